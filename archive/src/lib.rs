@@ -1,0 +1,5 @@
+//! Layer tarballs: apply, diff, digest, and reproduce byte for byte.
+
+mod entry;
+
+pub use entry::{Entry, Kind, Segment, Time};

@@ -1,0 +1,1 @@
+//! The contract of a storage driver as a list of cases.

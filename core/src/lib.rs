@@ -1,0 +1,1 @@
+//! The contracts of Mica's storage and network drivers.

@@ -1,0 +1,1 @@
+//! Storage driver: one overlayfs layer a directory.

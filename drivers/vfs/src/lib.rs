@@ -1,0 +1,1 @@
+//! Storage driver: a full copy a layer, on any file system.

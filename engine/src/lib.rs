@@ -1,0 +1,1 @@
+//! The Mica container engine and its command.

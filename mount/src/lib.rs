@@ -1,0 +1,1 @@
+//! Turns a mount specification into a mounted tree.
