@@ -1,0 +1,7 @@
+use mica_core::{Committed, Layer, MountOptions, Store};
+
+fn misuse(store: &Store, layer: &Layer<Committed>) {
+    let _ = store.write(layer, &MountOptions::default());
+}
+
+fn main() {}
