@@ -181,7 +181,7 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse =
-            || format!("not a size; write a number of bytes, or one with k, M, G or T, such as 512M");
+            || "not a size; write a number of bytes, or one with k, M, G or T, such as 512M".to_owned();
         let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
         let unit = unit.trim_start().to_ascii_lowercase();
