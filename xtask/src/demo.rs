@@ -1,0 +1,232 @@
+//! `cargo xtask demo`: a real root file system, run on every driver of this host.
+
+use crate::options::Options;
+use crate::run::{self, cargo, command, is_root, output};
+use crate::setup::{self, For};
+use crate::{Result, rootfs};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Says what a container sees; one `KEY=VALUE` on each line.
+const LOOK: &str = r#"
+. /etc/os-release
+echo "system=$PRETTY_NAME"
+echo "files=$(find / -xdev | wc -l)"
+while read -r _ dir type _; do [ "$dir" = / ] && root=$type; done < /proc/mounts
+echo "root=$root"
+echo "kernel=$(uname -r)"
+echo "hostname=$(cat /proc/sys/kernel/hostname)"
+echo "pid=$$"
+"#;
+
+const ROWS: [(&str, &str); 10] = [
+    ("system", "operating system"),
+    ("files", "files"),
+    ("root", "root file system"),
+    ("kernel", "kernel"),
+    ("hostname", "hostname"),
+    ("pid", "process id of the shell"),
+    ("first", "time of the first run"),
+    ("next", "time of the next run"),
+    ("diff", "changes after one write"),
+    ("error", "error"),
+];
+
+pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
+    if !is_root() {
+        return Err("the demo mounts file systems and starts containers: run it as root".to_owned());
+    }
+    setup::ensure(For::Demo, options.install)?;
+    println!("demo: cargo build --release");
+    if !run::passes(cargo().args(["build", "--release", "--package=mica-engine", "--bin=mica"]))? {
+        return Err("the build failed".to_owned());
+    }
+    let target = run::target_dir()?;
+    let cache = target.join("demo");
+    let rootfs = rootfs::prepare(&cache)?;
+    let mica = Mica::create(target.join("release/mica"), cache.join("root"))?;
+
+    let started = Instant::now();
+    output(mica.command().arg("import").arg(&rootfs.tar).arg(rootfs.image))?;
+    println!("demo: imported as {} in {}", rootfs.image, seconds(started));
+    let drivers = drivers(&output(mica.command().arg("drivers"))?);
+    let columns: Vec<Column> = drivers
+        .iter()
+        .filter(|driver| driver.available)
+        .map(|driver| mica.show(&driver.name, rootfs.image))
+        .collect();
+    println!("\n{}", table(&columns));
+    for driver in drivers.iter().filter(|driver| !driver.available) {
+        println!("not on this host: {}: {}", driver.name, driver.reason);
+    }
+    let failed = columns.is_empty() || columns.iter().any(|column| column.value("error").is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The real command, on a data root of its own that goes when this does.
+struct Mica {
+    program: PathBuf,
+    root: PathBuf,
+}
+
+impl Mica {
+    fn create(program: PathBuf, root: PathBuf) -> Result<Self> {
+        let mica = Self { program, root };
+        mica.remove_root()?;
+        fs::create_dir_all(&mica.root).map_err(|e| format!("{}: {e}", mica.root.display()))?;
+        Ok(mica)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command(&self.program);
+        command.arg("--root").arg(&self.root);
+        command
+    }
+
+    /// What a container on `driver` sees and does; an error is a row like the others.
+    fn show(&self, driver: &str, image: &str) -> Column {
+        let mut column = Column { driver: driver.to_owned(), values: Vec::new() };
+        if let Err(error) = self.look(driver, image, &mut column) {
+            column.add("error", error);
+        }
+        column
+    }
+
+    fn look(&self, driver: &str, image: &str, column: &mut Column) -> Result<()> {
+        let hostname = format!("on-{driver}");
+        let started = Instant::now();
+        let mut run = self.on(driver, &["run", "--rm", "--network", "none", "--hostname", &hostname]);
+        let seen = output(run.args([image, "sh", "-c", LOOK]))?;
+        column.add("first", seconds(started));
+        for (key, value) in seen.lines().filter_map(|line| line.split_once('=')) {
+            column.add(key, value.to_owned());
+        }
+        let started = Instant::now();
+        output(self.on(driver, &["run", "--rm", "--network", "none"]).args([image, "true"]))?;
+        column.add("next", seconds(started));
+        let name = format!("writer-{driver}");
+        let mut run = self.on(driver, &["run", "--network", "none", "--name", &name]);
+        output(run.args([image, "sh", "-c", "echo hello > /srv/hello"]))?;
+        let diff = output(self.command().args(["diff", &name]))?;
+        column.add("diff", diff.lines().collect::<Vec<_>>().join(", "));
+        output(self.command().args(["rm", &name])).map(drop)
+    }
+
+    fn on(&self, driver: &str, args: &[&str]) -> Command {
+        let mut command = self.command();
+        command.args(["--storage-driver", driver]).args(args);
+        command
+    }
+
+    /// Deletes the data root, unless something is still mounted in it.
+    fn remove_root(&self) -> Result<()> {
+        let root = self.root.to_string_lossy();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mut targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        if let Some(target) = targets.find(|target| target.starts_with(&*root)) {
+            return Err(format!("{target} is still mounted: unmount it, then delete {root}"));
+        }
+        match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{root}: {error}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Mica {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_root() {
+            eprintln!("xtask: {error}");
+        }
+    }
+}
+
+/// A line of `mica drivers`.
+#[derive(Debug, PartialEq)]
+struct Driver {
+    name: String,
+    available: bool,
+    reason: String,
+}
+
+/// Reads `NAME STATUS …` below a header.
+fn drivers(listing: &str) -> Vec<Driver> {
+    let driver = |line: &str| {
+        let (name, rest) = line.split_once(char::is_whitespace)?;
+        let rest = rest.trim_start();
+        let (status, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let (available, reason) = (status == "available", reason.trim().to_owned());
+        Some(Driver { name: name.to_owned(), available, reason })
+    };
+    listing.lines().skip(1).filter_map(driver).collect()
+}
+
+/// What was seen on one driver.
+#[derive(Debug)]
+struct Column {
+    driver: String,
+    values: Vec<(String, String)>,
+}
+
+impl Column {
+    fn add(&mut self, key: &str, value: String) {
+        self.values.push((key.to_owned(), value));
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        self.values.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    fn width(&self) -> usize {
+        let widths = self.values.iter().map(|(_, value)| value.chars().count());
+        widths.chain([self.driver.len()]).max().unwrap_or(0)
+    }
+}
+
+/// A row for each thing that some driver has, a column for each driver.
+fn table(columns: &[Column]) -> String {
+    let row = |label: &str, cell: &dyn Fn(&Column) -> String| {
+        let cells = columns.iter().map(|column| format!("  {:<1$}", cell(column), column.width()));
+        format!("{label:<24}{}", cells.collect::<String>()).trim_end().to_owned() + "\n"
+    };
+    let mut text = row("", &|column| column.driver.clone());
+    for (key, label) in ROWS {
+        if columns.iter().any(|column| column.value(key).is_some()) {
+            text += &row(label, &|column| column.value(key).unwrap_or("-").to_owned());
+        }
+    }
+    text
+}
+
+fn seconds(since: Instant) -> String {
+    format!("{:.2} s", since.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_are_read_with_their_reasons() {
+        let listing = "NAME      STATUS       ABOUT\nfast      available    quick\nold  unavailable  the kernel lacks aufs\n";
+        let drivers = drivers(listing);
+        assert_eq!((drivers[0].name.as_str(), drivers[0].available), ("fast", true));
+        assert_eq!((drivers[1].available, drivers[1].reason.as_str()), (false, "the kernel lacks aufs"));
+    }
+
+    #[test]
+    fn the_table_has_a_column_for_each_driver_and_no_empty_row() {
+        let mut first = Column { driver: "fast".to_owned(), values: Vec::new() };
+        first.add("root", "overlay".to_owned());
+        let mut second = Column { driver: "slow".to_owned(), values: Vec::new() };
+        second.add("error", "no space".to_owned());
+        let text = table(&[first, second]);
+        let rows: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+        assert_eq!(text.lines().count(), 3);
+        assert_eq!(rows[1].iter().filter(|cell| !cell.is_empty()).count(), 3, "{text}");
+        assert!(!text.contains("hostname"));
+    }
+}

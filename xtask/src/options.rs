@@ -1,0 +1,108 @@
+//! The options of the verbs.
+
+use crate::Result;
+
+/// An option that a verb may take.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) value: Option<&'static str>,
+    pub(crate) about: &'static str,
+}
+
+impl Flag {
+    pub(crate) fn usage(&self) -> String {
+        self.value.map_or_else(|| self.name.to_owned(), |value| format!("{} {value}", self.name))
+    }
+}
+
+pub(crate) const NO_INSTALL: Flag =
+    Flag { name: "--no-install", value: None, about: "Say what is missing, and install nothing" };
+pub(crate) const PACKAGE: Flag =
+    Flag { name: "--package", value: Some("NAME"), about: "Test this crate only; may be repeated" };
+pub(crate) const SECONDS: Flag =
+    Flag { name: "--seconds", value: Some("N"), about: "Time for each target [default: 60]" };
+pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
+
+/// What was asked for.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Options {
+    pub(crate) help: bool,
+    pub(crate) install: bool,
+    pub(crate) packages: Vec<String>,
+    pub(crate) seconds: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { help: false, install: true, packages: Vec::new(), seconds: 60 }
+    }
+}
+
+/// Reads the arguments of `verb`, which takes `flags` and no operands.
+pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Options> {
+    let mut options = Options::default();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let (name, attached) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        let known = flags.iter().chain([&HELP]).find(|flag| flag.name == name);
+        let flag = known.ok_or_else(|| unknown(verb, arg, flags))?;
+        let value = match (flag.value, attached) {
+            (None, None) => String::new(),
+            (None, Some(_)) => return Err(format!("{name} takes no value")),
+            (Some(_), Some(value)) => value,
+            (Some(what), None) => {
+                args.next().cloned().ok_or_else(|| format!("{name} needs a value: {name} {what}"))?
+            }
+        };
+        match flag.name {
+            "--help" => options.help = true,
+            "--no-install" => options.install = false,
+            "--package" => options.packages.push(value),
+            _ => {
+                options.seconds = value.parse().map_err(|_| format!("--seconds: '{value}' is no number"))?;
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn unknown(verb: &str, arg: &str, flags: &[Flag]) -> String {
+    let usages: Vec<String> = flags.iter().chain([&HELP]).map(Flag::usage).collect();
+    format!("unknown option '{arg}'; `{verb}` takes: {}", usages.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Options> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        parse("test", &args, &[NO_INSTALL, PACKAGE, SECONDS])
+    }
+
+    #[test]
+    fn values_may_follow_or_be_attached() {
+        let options = parsed(&["--package", "a", "--package=b", "--no-install", "--seconds=5"]).unwrap();
+        assert_eq!(options.packages, ["a", "b"]);
+        assert!(!options.install);
+        assert_eq!(options.seconds, 5);
+    }
+
+    #[test]
+    fn an_unknown_option_lists_those_that_exist() {
+        let error = parsed(&["--fast"]).unwrap_err();
+        let list = "--no-install, --package NAME, --seconds N, --help";
+        assert_eq!(error, format!("unknown option '--fast'; `test` takes: {list}"));
+    }
+
+    #[test]
+    fn a_missing_or_surplus_value_is_told() {
+        assert_eq!(parsed(&["--package"]).unwrap_err(), "--package needs a value: --package NAME");
+        assert_eq!(parsed(&["--no-install=yes"]).unwrap_err(), "--no-install takes no value");
+        assert_eq!(parsed(&["--seconds", "x"]).unwrap_err(), "--seconds: 'x' is no number");
+    }
+}

@@ -1,0 +1,171 @@
+//! `cargo xtask test`: the whole suite, what it skipped, and what it left behind.
+
+use crate::Result;
+use crate::leaks::Snapshot;
+use crate::options::Options;
+use crate::report::{self, Tally};
+use crate::run::{self, cargo, is_root};
+use crate::setup::{self, For};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const EXPECTED: &str = "conformance/expected-skips.txt";
+const NEXTEST_CONFIG: &str = ".config/nextest.toml";
+
+pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
+    if !is_root() {
+        return Err("the tests mount file systems and start containers: run them as root".to_owned());
+    }
+    setup::ensure(For::Tests, options.install)?;
+    let list = fs::read_to_string(EXPECTED).map_err(|e| format!("{EXPECTED}: {e}"))?;
+    let expected = report::expected(&list).map_err(|e| format!("{EXPECTED}: {e}"))?;
+
+    let before = Snapshot::take(&run::target_dir()?);
+    let scratch = Scratch::create()?;
+    let run = Run { target: run::target_dir()?, scratch: scratch.dir.clone() };
+    let tally = run.all(&options.packages)?;
+    let mut faults = before.differences();
+    faults.extend(scratch.leftovers()?);
+
+    let faultless = print(&tally, &expected, &faults);
+    Ok(if faultless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints skips, failures and faults, then the counts as the last line. Returns whether all is well.
+fn print(tally: &Tally, expected: &[report::Expected], faults: &[String]) -> bool {
+    let mut well = tally.failed.is_empty() && faults.is_empty();
+    println!();
+    for skip in &tally.skips {
+        let told = match report::allowing(expected, skip) {
+            Some(entry) => format!("expected without {}", entry.feature),
+            None => {
+                well = false;
+                format!("UNEXPECTED: not in {EXPECTED}")
+            }
+        };
+        println!("skipped: {}: {} ({told})", skip.name, skip.reason);
+    }
+    for name in &tally.failed {
+        println!("failed: {name}");
+    }
+    for fault in faults {
+        println!("{fault}");
+    }
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skips.len());
+    well
+}
+
+struct Run {
+    target: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Run {
+    /// Runs the suite, or that of `packages`. What fails to build counts as a failure, and the rest still runs.
+    fn all(&self, packages: &[String]) -> Result<Tally> {
+        let chosen: Vec<String> = match packages {
+            [] => vec!["--workspace".to_owned()],
+            _ => packages.iter().map(|name| format!("--package={name}")).collect(),
+        };
+        let mut tally = self.nextest("the workspace", &chosen)?;
+        tally.add(self.doc_tests(&chosen)?);
+        if packages.is_empty() {
+            for manifest in example_manifests() {
+                let args = [format!("--manifest-path={manifest}"), format!("--config-file={NEXTEST_CONFIG}")];
+                tally.add(self.nextest(&manifest, &args)?);
+            }
+        }
+        Ok(tally)
+    }
+
+    fn nextest(&self, what: &str, args: &[String]) -> Result<Tally> {
+        let junit = self.target.join("nextest/default/junit.xml");
+        // A report of an earlier run must not be taken for this one's.
+        if let Err(error) = fs::remove_file(&junit)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(format!("{}: {error}", junit.display()));
+        }
+        println!("test: {what}");
+        let mut nextest = self.cargo();
+        nextest.args(["nextest", "run", "--run-ignored=all", "--no-tests=pass"]).args(args);
+        let passed = run::passes(&mut nextest)?;
+        let mut tally = Tally::from_junit(&fs::read_to_string(&junit).unwrap_or_default());
+        if !passed && tally.failed.is_empty() {
+            tally.failed.push(format!("{what}: cargo nextest ended before its tests did"));
+        }
+        Ok(tally)
+    }
+
+    fn doc_tests(&self, args: &[String]) -> Result<Tally> {
+        println!("test: examples in the documentation");
+        let (text, passed) = run::echoed(self.cargo().args(["test", "--doc", "--no-fail-fast"]).args(args))?;
+        let mut tally = Tally::from_libtest(&text);
+        if !passed && tally.failed.is_empty() {
+            tally.failed.push("examples in the documentation: cargo test --doc failed".to_owned());
+        }
+        Ok(tally)
+    }
+
+    fn cargo(&self) -> Command {
+        let mut cargo = cargo();
+        cargo.env("TMPDIR", &self.scratch).env("CARGO_TARGET_DIR", &self.target);
+        cargo
+    }
+}
+
+/// The examples, each a workspace of its own as it would be outside this repository.
+fn example_manifests() -> Vec<String> {
+    let entries = fs::read_dir("examples").into_iter().flatten().flatten();
+    let manifests = entries.map(|entry| entry.path().join("Cargo.toml")).filter(|path| path.exists());
+    let mut manifests: Vec<String> = manifests.map(|path| path.display().to_string()).collect();
+    manifests.sort();
+    manifests
+}
+
+/// The tests' directory for temporary files, which must be empty at the end.
+///
+/// It is on disk, since /tmp may be a tmpfs; its path is short, for the sake of unix sockets; and every user may
+/// pass through it, for tests that drop privileges.
+struct Scratch {
+    dir: PathBuf,
+}
+
+impl Scratch {
+    fn create() -> Result<Self> {
+        let dir = PathBuf::from(format!("/var/tmp/mica-test.{}", std::process::id()));
+        let cannot = |e| format!("{}: {e}", dir.display());
+        fs::create_dir(&dir).map_err(cannot)?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).map_err(cannot)?;
+        Ok(Self { dir })
+    }
+
+    fn leftovers(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.dir).map_err(|e| format!("{}: {e}", self.dir.display()))?;
+        let left = entries.flatten().map(|entry| format!("left behind: {}", shown(&entry.path())));
+        Ok(left.collect())
+    }
+}
+
+impl Drop for Scratch {
+    /// Never descends into another file system: what a test left mounted here may be the host's.
+    fn drop(&mut self) {
+        let mut rm = run::command("rm");
+        let removed = run::passes(rm.args(["-rf", "--one-file-system"]).arg(&self.dir));
+        if !matches!(removed, Ok(true)) {
+            eprintln!("xtask: {} could not be removed", self.dir.display());
+        }
+    }
+}
+
+/// A left-over path, with a few of the names in it, which tell whose it was.
+fn shown(path: &Path) -> String {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten().take(4);
+    let inside: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    match inside[..] {
+        [] => path.display().to_string(),
+        _ => format!("{} (with {})", path.display(), inside.join(", ")),
+    }
+}
