@@ -64,9 +64,12 @@ pub(crate) fn is_root() -> bool {
     uids.split_whitespace().nth(1) == Some("0")
 }
 
+/// The command on one line, with `…` for a script.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    let words = words.map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> =
+        words.map(|word| if word.contains('\n') { "…".to_owned() } else { word }).collect();
     words.join(" ")
 }
 
@@ -82,6 +85,12 @@ mod tests {
     fn a_failed_command_tells_its_last_line() {
         let error = output(command("sh").args(["-c", "echo first >&2; echo last >&2; exit 3"])).unwrap_err();
         assert!(error.ends_with("failed (exit status: 3): last"), "{error}");
+    }
+
+    #[test]
+    fn a_script_does_not_break_the_errors_line() {
+        let error = output(command("sh").args(["-c", "echo no >&2\nfalse"])).unwrap_err();
+        assert_eq!(error, "sh -c … failed (exit status: 1): no");
     }
 
     #[test]
