@@ -1,7 +1,9 @@
 //! Layer tarballs: apply, diff, digest, and reproduce byte for byte.
 
+pub mod digest;
 mod entry;
 mod error;
 
+pub use digest::Digest;
 pub use entry::{Entry, Kind, Segment, Time};
 pub use error::{Error, Result};
