@@ -58,9 +58,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Attaches what was being done to an input or output error.
+    /// Attaches what was being done to an input or output error. An archive error that came through a `Read`
+    /// wrapped in one is unpacked instead: it says more.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Io { doing, source }
+        move |source| match source.downcast::<Self>() {
+            Ok(error) => error,
+            Err(source) => Self::Io { doing: doing.into(), source },
+        }
     }
 }

@@ -3,6 +3,12 @@
 pub mod digest;
 mod entry;
 mod error;
+mod header;
+mod pax;
+pub mod reader;
+mod sparse;
+pub mod tap;
+pub mod writer;
 
 pub use digest::Digest;
 pub use entry::{Entry, Kind, Segment, Time};
