@@ -1,6 +1,6 @@
 //! What a run of tests may leave behind on the host, seen before and after.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 /// How long a supervisor that was told to end may still take.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Everything on the host that tests make: one line each, such as `mount /tmp/x (overlay)`.
+/// Everything on the host that tests make, such as `mount /tmp/x (overlay, id 36)`, each with what more is known.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     target: PathBuf,
-    things: BTreeSet<String>,
+    things: BTreeMap<String, String>,
 }
 
 impl Snapshot {
     /// Takes stock. Processes whose program lies below `target` count as ours.
     pub(crate) fn take(target: &Path) -> Self {
-        let mut things = BTreeSet::new();
+        let mut things = BTreeMap::new();
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        things.extend(mountinfo.lines().filter_map(mount));
-        things.extend(block_devices());
-        things.extend(
-            names(Path::new("/run/netns")).into_iter().map(|name| format!("network namespace {name}")),
-        );
-        add_cgroups(Path::new("/sys/fs/cgroup"), &mut things);
+        let mounts = mountinfo.lines().filter_map(mount);
+        let spaces =
+            names(Path::new("/run/netns")).into_iter().map(|name| format!("network namespace {name}"));
+        let cgroups = cgroups(Path::new("/sys/fs/cgroup"));
+        let named = mounts.chain(block_devices()).chain(spaces).chain(cgroups);
+        things.extend(named.map(|thing| (thing, String::new())));
         for pid in names(Path::new("/proc")).iter().filter_map(|name| name.parse().ok()) {
             things.extend(process(pid, target));
         }
@@ -37,8 +37,10 @@ impl Snapshot {
         let deadline = Instant::now() + SETTLE;
         loop {
             let now = Self::take(&self.target);
-            let came = now.things.difference(&self.things).map(|thing| format!("left behind: {thing}"));
-            let went = self.things.difference(&now.things).filter(|thing| thing.starts_with("mount "));
+            let came = now.things.iter().filter(|(thing, _)| !self.things.contains_key(*thing));
+            let came = came.map(|(thing, more)| format!("left behind: {thing}{more}"));
+            let went = self.things.keys().filter(|thing| !now.things.contains_key(*thing));
+            let went = went.filter(|thing| thing.starts_with("mount "));
             let went = went.map(|thing| format!("taken from the host: {thing}"));
             let differences: Vec<String> = came.chain(went).collect();
             if differences.is_empty() || Instant::now() > deadline {
@@ -73,33 +75,35 @@ fn block_devices() -> Vec<String> {
 }
 
 /// Control groups with `mica` in their name, in whatever hierarchy.
-fn add_cgroups(dir: &Path, things: &mut BTreeSet<String>) {
+fn cgroups(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
     for name in names(dir) {
         let path = dir.join(&name);
         if path.is_symlink() || !path.is_dir() {
             continue;
         }
         if name.contains("mica") {
-            things.insert(format!("control group {}", path.display()));
+            found.push(format!("control group {}", path.display()));
         }
-        add_cgroups(&path, things);
+        found.extend(cgroups(&path));
     }
+    found
 }
 
 /// A process of Mica's, by its name or its program, and the network namespace of any process.
-fn process(pid: u32, target: &Path) -> Vec<String> {
+fn process(pid: u32, target: &Path) -> Vec<(String, String)> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
+    let comm = fs::read_to_string(proc.join("comm")).unwrap_or_default();
+    let comm = comm.trim();
     let mut things = Vec::new();
     if let Ok(net) = fs::read_link(proc.join("ns/net")) {
-        things.push(format!("network namespace {}", net.display()));
+        things.push((format!("network namespace {}", net.display()), format!(", held by {pid} ({comm})")));
     }
-    let comm = fs::read_to_string(proc.join("comm")).unwrap_or_default();
     let exe = fs::read_link(proc.join("exe")).unwrap_or_default();
-    let ours = comm.starts_with("mica") || (exe.starts_with(target) && comm.trim() != "xtask");
-    if ours {
+    if comm.starts_with("mica") || (exe.starts_with(target) && comm != "xtask") {
         let cmdline = fs::read(proc.join("cmdline")).unwrap_or_default();
         let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
-        things.push(format!("process {pid} ({}): {}", comm.trim(), cmdline.trim()));
+        things.push((format!("process {pid} ({comm})"), format!(": {}", cmdline.trim())));
     }
     things
 }
@@ -126,17 +130,17 @@ mod tests {
         let target = PathBuf::from("/usr/bin");
         let mut child = Command::new("/usr/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let line = format!("process {} (", child.id());
-        let seen = Snapshot::take(&target).things.iter().any(|thing| thing.starts_with(&line));
+        let seen = Snapshot::take(&target).things.keys().any(|thing| thing.starts_with(&line));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(seen);
-        assert!(!Snapshot::take(&target).things.iter().any(|thing| thing.starts_with(&line)));
+        assert!(!Snapshot::take(&target).things.keys().any(|thing| thing.starts_with(&line)));
     }
 
     #[test]
     fn every_process_has_its_network_namespace_counted() {
         let own = fs::read_link("/proc/self/ns/net").unwrap();
         let snapshot = Snapshot::take(Path::new("/nonexistent"));
-        assert!(snapshot.things.contains(&format!("network namespace {}", own.display())));
+        assert!(snapshot.things.contains_key(&format!("network namespace {}", own.display())));
     }
 }

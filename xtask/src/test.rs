@@ -18,7 +18,9 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     if !is_root() {
         return Err("the tests mount file systems and start containers: run them as root".to_owned());
     }
-    setup::ensure(For::Tests, options.install)?;
+    if setup::ensure(For::Tests, options.install)? {
+        println!("test: tests that need what is missing will fail");
+    }
     let list = fs::read_to_string(EXPECTED).map_err(|e| format!("{EXPECTED}: {e}"))?;
     let expected = report::expected(&list).map_err(|e| format!("{EXPECTED}: {e}"))?;
 
@@ -94,7 +96,7 @@ impl Run {
         let passed = run::passes(&mut nextest)?;
         let mut tally = Tally::from_junit(&fs::read_to_string(&junit).unwrap_or_default());
         if !passed && tally.failed.is_empty() {
-            tally.failed.push(format!("{what}: cargo nextest ended before its tests did"));
+            tally.failed.push(format!("{what}: cargo nextest ended before it had run the tests"));
         }
         Ok(tally)
     }
