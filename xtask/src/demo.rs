@@ -78,7 +78,7 @@ struct Mica {
 impl Mica {
     fn create(program: PathBuf, root: PathBuf) -> Result<Self> {
         let mica = Self { program, root };
-        mica.remove_root()?;
+        run::remove_tree(&mica.root)?;
         fs::create_dir_all(&mica.root).map_err(|e| format!("{}: {e}", mica.root.display()))?;
         Ok(mica)
     }
@@ -121,25 +121,11 @@ impl Mica {
         command.args(["--storage-driver", driver]).args(args);
         command
     }
-
-    /// Deletes the data root, unless something is still mounted in it.
-    fn remove_root(&self) -> Result<()> {
-        let root = self.root.to_string_lossy();
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let mut targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        if let Some(target) = targets.find(|target| target.starts_with(&*root)) {
-            return Err(format!("{target} is still mounted: unmount it, then delete {root}"));
-        }
-        match fs::remove_dir_all(&self.root) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{root}: {error}")),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Drop for Mica {
     fn drop(&mut self) {
-        if let Err(error) = self.remove_root() {
+        if let Err(error) = run::remove_tree(&self.root) {
             eprintln!("xtask: {error}");
         }
     }

@@ -2,8 +2,9 @@
 
 use crate::Result;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The cargo that runs us.
@@ -59,9 +60,28 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// Whether we are root, read from the kernel since the standard library does not tell.
 pub(crate) fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
     uids.split_whitespace().nth(1) == Some("0")
+}
+
+/// Deletes `dir`, if it is there. Refuses while something is mounted in it: the mount may show the host's own files.
+pub(crate) fn remove_tree(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|e| format!("/proc/self/mounts: {e}"))?;
+    if let Some(target) = mounted_in(&mounts, dir) {
+        let (target, dir) = (target.display(), dir.display());
+        return Err(format!("{target} is still mounted: unmount it, then delete {dir}"));
+    }
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("{}: {error}", dir.display())),
+        _ => Ok(()),
+    }
+}
+
+/// The first mount at or below `dir` in the lines of `/proc/self/mounts`, which write a blank as `\040`.
+fn mounted_in(mounts: &str, dir: &Path) -> Option<PathBuf> {
+    let targets = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    targets.map(|target| PathBuf::from(target.replace("\\040", " "))).find(|target| target.starts_with(dir))
 }
 
 /// The command on one line, with `…` for a script.
@@ -91,6 +111,14 @@ mod tests {
     fn a_script_does_not_break_the_errors_line() {
         let error = output(command("sh").args(["-c", "echo no >&2\nfalse"])).unwrap_err();
         assert_eq!(error, "sh -c … failed (exit status: 1): no");
+    }
+
+    #[test]
+    fn a_mount_at_or_below_a_directory_is_found() {
+        let mounts = "none /a\\040b/c tmpfs rw 0 0\nnone /d tmpfs rw 0 0\n";
+        assert_eq!(mounted_in(mounts, Path::new("/a b")).unwrap(), Path::new("/a b/c"));
+        assert_eq!(mounted_in(mounts, Path::new("/d")).unwrap(), Path::new("/d"));
+        assert!(mounted_in(mounts, Path::new("/a")).is_none());
     }
 
     #[test]

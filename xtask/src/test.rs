@@ -152,12 +152,9 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
-    /// Never descends into another file system: what a test left mounted here may be the host's.
     fn drop(&mut self) {
-        let mut rm = run::command("rm");
-        let removed = run::passes(rm.args(["-rf", "--one-file-system"]).arg(&self.dir));
-        if !matches!(removed, Ok(true)) {
-            eprintln!("xtask: {} could not be removed", self.dir.display());
+        if let Err(error) = run::remove_tree(&self.dir) {
+            eprintln!("xtask: {error}");
         }
     }
 }
