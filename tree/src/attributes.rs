@@ -1,0 +1,94 @@
+//! Owner, mode, extended attributes and times.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::error::{Result, on};
+
+/// Gives the file `to` the owner, the mode, the extended attributes and the times that the file `from` has. Attributes
+/// that `to` has besides stay. Both are open for more than their path.
+pub fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let stat = fs::fstat(from).map_err(on("read the metadata of"))?;
+    set_open(from, to, &stat)
+}
+
+/// The same for a file of which the metadata is known.
+pub(crate) fn set_open(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<()> {
+    fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+        .map_err(on("chown"))?;
+    // After the owner, which clears setuid and file capabilities.
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode)).map_err(on("chmod"))?;
+    let list = |buffer: &mut Vec<u8>| fs::flistxattr(from, rustix::buffer::spare_capacity(buffer));
+    for name in names(list)? {
+        let get = |buffer: &mut Vec<u8>| fs::fgetxattr(from, &*name, rustix::buffer::spare_capacity(buffer));
+        if let Some(value) = grow(get).map_err(on("read an attribute of"))? {
+            fs::fsetxattr(to, &*name, &value, XattrFlags::empty()).map_err(on("set an attribute of"))?;
+        }
+    }
+    fs::futimens(to, &times(stat)).map_err(on("set the times of"))
+}
+
+/// The same for a file that cannot be opened without a side effect: a link, a device, a pipe, a socket.
+pub(crate) fn set_named(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<()> {
+    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    fs::chownat(to, name, Some(uid), Some(gid), nofollow).map_err(on("chown"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        // Just made here and not a link, so there is nothing to follow.
+        fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty()).map_err(on("chmod"))?;
+    }
+    // The link in /proc leads to the very inode, also when that is a symbolic link (proc(5)).
+    let path = |dir: BorrowedFd<'_>| {
+        fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    };
+    let source = path(from).map_err(on("open"))?;
+    let source_path = format!("/proc/self/fd/{}", source.as_raw_fd());
+    let list = |buffer: &mut Vec<u8>| fs::listxattr(&source_path, rustix::buffer::spare_capacity(buffer));
+    let names = names(list)?;
+    if !names.is_empty() {
+        let target = path(to).map_err(on("open"))?;
+        let target_path = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
+        for name in names {
+            let get = |buffer: &mut Vec<u8>| {
+                fs::getxattr(&source_path, &*name, rustix::buffer::spare_capacity(buffer))
+            };
+            if let Some(value) = grow(get).map_err(on("read an attribute of"))? {
+                fs::setxattr(&target_path, &*name, &value, XattrFlags::empty())
+                    .map_err(on("set an attribute of"))?;
+            }
+        }
+    }
+    fs::utimensat(to, name, &times(stat), nofollow).map_err(on("set the times of"))
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    }
+}
+
+fn names(list: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Result<Vec<Vec<u8>>> {
+    let joined = grow(list).map_err(on("list the attributes of"))?.unwrap_or_default();
+    Ok(joined.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+/// Calls with a larger buffer until the answer fits; `None` where there is no such attribute, or none at all.
+fn grow(
+    mut call: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Option<Vec<u8>>> {
+    let mut buffer = Vec::with_capacity(256);
+    loop {
+        match call(&mut buffer) {
+            Ok(_) => return Ok(Some(buffer)),
+            // The kernel allows 64 KiB for a value and for the list of names (xattr(7)).
+            Err(Errno::RANGE) if buffer.capacity() < (1 << 16) => {
+                buffer = Vec::with_capacity(buffer.capacity() * 4);
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
