@@ -1,1 +1,3 @@
 //! An OCI bundle becomes a process.
+
+pub mod seccomp;
