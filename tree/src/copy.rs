@@ -14,17 +14,46 @@ use crate::data::Abilities;
 use crate::error::{Error, Result, on};
 use crate::{attributes, walk};
 
+/// A file of the source and its copy, by inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// In the source.
+    pub from: u64,
+    /// In the copy.
+    pub to: u64,
+}
+
 /// Copies the content and the attributes of the directory `from` into the directory `to`, which is empty.
 ///
 /// Kept are: files with their holes, links, hard links among the copied files, devices, pipes, sockets, owners, modes,
 /// all extended attributes, and times to the nanosecond. Content is shared with the source where the file system can
 /// (`FICLONE`). At most `threads` threads work on it. After an error `to` holds a part of the copy.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, threads: usize) -> Result<()> {
+    copy_with(from, to, threads, None)
+}
+
+/// The same, and tells which file became which, below the two directories; hard links are told once.
+pub fn copy_paired(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    threads: usize,
+    copied: &(dyn Fn(Pair) + Sync),
+) -> Result<()> {
+    copy_with(from, to, threads, Some(copied))
+}
+
+fn copy_with(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    threads: usize,
+    copied: Option<&(dyn Fn(Pair) + Sync)>,
+) -> Result<()> {
     let root = to.try_clone_to_owned().map_err(|e| Error { doing: "open", path: ".".into(), source: e })?;
     let first =
         Work { from: walk::open_dir(from, b".")?, to: walk::open_dir(to, b".")?, path: PathBuf::new() };
     let copier = Copier {
         root,
+        copied,
         abilities: Abilities::default(),
         links: Mutex::default(),
         queue: Mutex::new(Queue { waiting: vec![first], idle: 0, busy: 0, failed: None }),
@@ -56,8 +85,9 @@ struct Queue {
     failed: Option<Error>,
 }
 
-struct Copier {
+struct Copier<'a> {
     root: OwnedFd,
+    copied: Option<&'a (dyn Fn(Pair) + Sync)>,
     abilities: Abilities,
     /// Where the first name of each file with several was copied to, by device and inode of the source.
     links: Mutex<HashMap<(u64, u64), PathBuf>>,
@@ -65,7 +95,7 @@ struct Copier {
     changed: Condvar,
 }
 
-impl Copier {
+impl Copier<'_> {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +169,7 @@ impl Copier {
         let stat = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(on("read the metadata of"))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             fs::mkdirat(to, name, Mode::RWXU).map_err(on("create"))?;
+            self.tell(to, name, &stat)?;
             let work = Work {
                 from: walk::open_dir(from, name)?,
                 to: walk::open_dir(to, name)?,
@@ -150,7 +181,8 @@ impl Copier {
             };
         }
         if stat.st_nlink < 2 {
-            return self.single(from, to, name, &stat);
+            self.single(from, to, name, &stat)?;
+            return self.tell(to, name, &stat);
         }
         // Held over the copy, so that the second name of a file does not overtake the first.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,6 +192,14 @@ impl Copier {
         }
         self.single(from, to, name, &stat)?;
         links.insert(key, path.to_owned());
+        self.tell(to, name, &stat)
+    }
+
+    fn tell(&self, to: BorrowedFd<'_>, name: &[u8], from: &Stat) -> Result<()> {
+        if let Some(copied) = self.copied {
+            let copy = fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map_err(on("read the metadata of"))?;
+            copied(Pair { from: from.st_ino, to: copy.st_ino });
+        }
         Ok(())
     }
 

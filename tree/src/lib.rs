@@ -8,11 +8,15 @@ mod attributes;
 mod copy;
 mod data;
 mod error;
+mod filesystem;
 mod remove;
+mod shelf;
 mod walk;
 
 pub use attributes::copy_attributes;
-pub use copy::copy;
+pub use copy::{Pair, copy, copy_paired};
 pub use error::{Error, Result};
+pub use filesystem::file_system;
 pub use remove::{remove, remove_children};
+pub use shelf::{Shelf, Staged};
 pub use walk::{Usage, Visit, usage, walk};
