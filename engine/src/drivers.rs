@@ -1,0 +1,8 @@
+//! The drivers in this tree. The one place that names them.
+
+use mica_core::Registry;
+
+/// Every driver of this tree, the most preferred first.
+pub fn registry() -> Registry {
+    Registry::new()
+}

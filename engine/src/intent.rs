@@ -1,0 +1,226 @@
+//! Intents: what is being made, written down before it is made.
+//!
+//! An intent is a file in `intents/`, held by `flock` for as long as its process lives, to which a line of JSON is
+//! appended before each thing that a crash would leave behind. An intent that nobody holds is a crash's: whoever
+//! opens the root next takes it and undoes what no record names. A torn last line names nothing that was begun.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use mica_archive::Digest;
+use mica_core::{LayerId, durable};
+use serde::{Deserialize, Serialize};
+
+use crate::chain::ChainId;
+use crate::lock::try_lock;
+use crate::root::{self, Root};
+use crate::{Error, Result};
+
+/// Whether an intent is on disk before what it announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Synced line by line: survives a power cut.
+    Disk,
+    /// Survives the end of the process, not a power cut, after which `mica storage check` finds what was left.
+    None,
+}
+
+/// One line of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    /// What it is for, for people.
+    Doing(String),
+    /// A layer of a driver that is being made or removed.
+    Layer {
+        /// The driver.
+        driver: String,
+        /// The layer.
+        id: LayerId,
+    },
+    /// An image layer that was recorded, or that is needed and must stay until this intent ends.
+    Chain(ChainId),
+    /// An image that must stay until this intent ends.
+    Pin(Digest),
+    /// An image that is being made, unless a crash comes first.
+    Image(Digest),
+    /// All is recorded: what remains is to tidy up.
+    Done,
+}
+
+/// An intent of this process.
+#[derive(Debug)]
+pub struct Intent {
+    id: String,
+    path: PathBuf,
+    barrier: Barrier,
+    /// Its descriptor holds the lock.
+    open: Mutex<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    lines: Vec<Line>,
+}
+
+impl Intent {
+    /// Begins an intent. `what` says to people what it is for.
+    pub fn begin(root: &Root, what: &str, barrier: Barrier) -> Result<Self> {
+        let id = random_id()?;
+        let path = root.intents().join(&id);
+        let failed = || format!("write intent '{}'", path.display());
+        // Under the root's lock nobody takes the new file for a crash's before it is held.
+        let root_lock = root.lock()?;
+        let file = OpenOptions::new().append(true).read(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(Error::io(failed))?;
+        try_lock(&file).map_err(Error::io(failed))?;
+        drop(root_lock);
+        let intent = Self { id, path, barrier, open: Mutex::new(Open { file, lines: Vec::new() }) };
+        intent.add(Line::Doing(what.to_owned()))?;
+        if barrier == Barrier::Disk {
+            durable::sync_dir(&root.intents()).map_err(Error::io(|| "sync the intents".to_owned()))?;
+        }
+        Ok(intent)
+    }
+
+    /// Its name, which names its directory in `tmp` too.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Announces something. When this returns it may be begun.
+    pub fn add(&self, line: Line) -> Result<()> {
+        let failed = || format!("write intent '{}'", self.path.display());
+        let mut text = serde_json::to_string(&line).map_err(|e| Error::io(failed)(e.into()))?;
+        text.push('\n');
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.file.write_all(text.as_bytes()).map_err(Error::io(failed))?;
+        if self.barrier == Barrier::Disk {
+            open.file.sync_data().map_err(Error::io(failed))?;
+        }
+        open.lines.push(line);
+        Ok(())
+    }
+
+    /// All that was announced so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
+    }
+
+    /// Ends it. Everything that it named is recorded or gone.
+    pub fn end(self) -> Result<()> {
+        std::fs::remove_file(&self.path).map_err(Error::io(|| format!("remove '{}'", self.path.display())))
+    }
+}
+
+/// The intents of processes that are gone, each held by this process now.
+pub fn dead(root: &Root) -> Result<Vec<Intent>> {
+    if root::names(&root.intents())?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _lock = root.lock()?;
+    let mut dead = Vec::new();
+    for (id, path, file) in files(root)? {
+        let is_free = try_lock(&file).map_err(Error::io(|| format!("lock '{}'", path.display())))?;
+        // One that ended since it was listed is free, too, and gone.
+        if is_free && path.exists() {
+            let lines = read_lines(&path, &file)?;
+            dead.push(Intent { id, path, barrier: Barrier::Disk, open: Mutex::new(Open { file, lines }) });
+        }
+    }
+    Ok(dead)
+}
+
+/// What the intents of all live processes but `but` announce. The caller has the root's lock.
+pub fn announced(root: &Root, but: &str) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    for (id, path, file) in files(root)? {
+        let is_held =
+            id != but && !try_lock(&file).map_err(Error::io(|| format!("lock '{}'", path.display())))?;
+        if is_held {
+            lines.append(&mut read_lines(&path, &file)?);
+        }
+    }
+    Ok(lines)
+}
+
+fn files(root: &Root) -> Result<Vec<(String, PathBuf, File)>> {
+    let mut files = Vec::new();
+    for id in root::names(&root.intents())? {
+        let path = root.intents().join(&id);
+        match OpenOptions::new().append(true).read(true).open(&path) {
+            Ok(file) => files.push((id, path, file)),
+            // Its process ended it meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(|| format!("open '{}'", path.display()))(e)),
+        }
+    }
+    Ok(files)
+}
+
+fn read_lines(path: &Path, mut file: &File) -> Result<Vec<Line>> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(Error::io(|| format!("read '{}'", path.display())))?;
+    let whole = text.iter().rposition(|&b| b == b'\n').map_or(&text[..0], |end| &text[..end]);
+    let lines = whole.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            serde_json::from_slice(line)
+                .map_err(|e| Error::damaged(format!("intent '{}'", path.display()), e))
+        })
+        .collect()
+}
+
+/// 32 hex digits that nobody else has.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(Error::io(|| "read '/dev/urandom'".to_owned()))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_is_dead_only_when_nobody_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let intent = Intent::begin(&root, "a test", Barrier::None).unwrap();
+        let pin = Line::Pin(Digest::of(b"x"));
+        intent.add(pin.clone()).unwrap();
+        assert!(dead(&root).unwrap().is_empty());
+        assert_eq!(announced(&root, "").unwrap(), [Line::Doing("a test".to_owned()), pin.clone()]);
+        assert_eq!(announced(&root, intent.id()).unwrap(), []);
+        drop(intent);
+        let found = dead(&root).unwrap();
+        assert_eq!(found[0].lines()[1], pin);
+        assert!(dead(&root).unwrap().is_empty(), "a dead one is taken once");
+        for intent in found {
+            intent.end().unwrap();
+        }
+        assert!(dead(&root).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_torn_last_line_names_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let intent = Intent::begin(&root, "a test", Barrier::Disk).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&intent.path)
+            .unwrap()
+            .write_all(b"{\"layer\":{\"driver\":\"vf")
+            .unwrap();
+        drop(intent);
+        let lines = dead(&root).unwrap()[0].lines();
+        assert_eq!(lines, [Line::Doing("a test".to_owned())]);
+    }
+}

@@ -1,0 +1,45 @@
+//! Which containers use which images and layers: the part of a container's record that images depend on.
+
+use std::path::Path;
+
+use mica_archive::Digest;
+use mica_core::LayerId;
+use serde::Deserialize;
+
+use crate::root::{self, Root};
+use crate::{Error, Result};
+
+const MAX_RECORD: u64 = 16 << 20;
+
+/// What a container keeps from being removed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Use {
+    /// The container's id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image that it was made from.
+    pub image: Digest,
+    /// The driver that has its writable layer.
+    pub driver: String,
+    /// Its writable layer.
+    pub layer: LayerId,
+}
+
+/// The uses of all containers.
+pub fn all(root: &Root) -> Result<Vec<Use>> {
+    let mut uses = Vec::new();
+    for name in root::names(&root.containers())? {
+        uses.extend(read(&root.containers().join(name))?);
+    }
+    Ok(uses)
+}
+
+fn read(directory: &Path) -> Result<Option<Use>> {
+    let path = directory.join("config.json");
+    let Some(text) = root::read_optional(&path, MAX_RECORD)? else {
+        return Ok(None);
+    };
+    let found = serde_json::from_slice(&text);
+    found.map(Some).map_err(|e| Error::damaged(format!("container record '{}'", path.display()), e))
+}
