@@ -46,9 +46,11 @@ struct Allowed {
 fn allowed(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
         "mount" | "archive" => &["core"],
-        "conformance" => &["core", "mount", "archive"],
-        "engine" | "benches" => &["core", "mount", "archive", "conformance", "runtime", "engine", "drivers/"],
-        _ if dir.starts_with("drivers/") => &["core", "mount"],
+        "conformance" => &["core", "tree", "mount", "archive"],
+        "engine" | "benches" => {
+            &["core", "tree", "mount", "archive", "conformance", "runtime", "engine", "drivers/"]
+        }
+        _ if dir.starts_with("drivers/") => &["core", "tree", "mount"],
         _ => &[],
     };
     let foreign = match dir {
@@ -63,8 +65,8 @@ fn allowed(dir: &str) -> Allowed {
 fn allowed_in_tests(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
         "engine" | "benches" => return allowed(dir),
-        "core" | "runtime" | "xtask" => &[],
-        _ => &["core", "mount", "archive", "conformance"],
+        "core" | "tree" | "runtime" | "xtask" => &[],
+        _ => &["core", "tree", "mount", "archive", "conformance"],
     };
     Allowed { ours, foreign: if dir == "xtask" { 0 } else { usize::MAX } }
 }
