@@ -1,5 +1,6 @@
 //! Layer tarballs: apply, diff, digest, and reproduce byte for byte.
 
+pub mod apply;
 pub mod compress;
 pub mod digest;
 mod entry;

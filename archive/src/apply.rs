@@ -1,0 +1,264 @@
+//! Extraction of a layer into a directory: safe against any archive, and complete.
+//!
+//! # Why a member cannot reach outside
+//!
+//! Nothing is ever opened, made, changed or removed by a path. Every call names *one* component below an open
+//! directory, and that component is never followed if it is a link: directories are opened with `O_NOFOLLOW` and
+//! `O_DIRECTORY`, files are created with `O_EXCL`, metadata is set through the descriptor or with
+//! `AT_SYMLINK_NOFOLLOW`. This equals `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, on every kernel. `..` is
+//! never passed on: it is taken out of a member's name by its text, and where it comes from a link it is a step up
+//! in the list of directories that are open, which begins at the root. (The one exception, in the removal of a tree,
+//! checks that it arrives where it came from.)
+//!
+//! The only thing kept from one member to the next is that list, from the root to the last member's parent. A member
+//! changes things below its end only, so what is in the list cannot be replaced behind it.
+//!
+//! # What a link in a path means
+//!
+//! A member below a symbolic link that the tree holds, such as `lib/x` where `lib -> usr/lib` came with a lower
+//! layer, goes where a program in the container would put it: the link is read and walked one component at a time, its
+//! `/` being the root of the tree. In a tree that holds only this layer, the lower one's link is not there; then
+//! `lib` is made as a directory, as the archive says and as other engines do. Only the last component is never
+//! followed: a directory that meets a link replaces it.
+//!
+//! # Order
+//!
+//! Of two members with one path the last one counts. A directory that meets a directory keeps its content and takes
+//! the new metadata; anything else replaces what is there with all below it. Missing parents are made with mode 0755.
+//! A directory's own metadata is set when the extractor leaves it, so a read-only one can be filled; one that is
+//! entered again keeps its time. Memory does not grow with the archive, but for eight bytes per name in a merged
+//! tree, where an opaque directory must know what is of this layer.
+
+mod cursor;
+mod fault;
+mod frame;
+mod link;
+mod member;
+mod metadata;
+mod name;
+mod opaque;
+mod remove;
+mod seen;
+mod site;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+pub use mica_core::WhiteoutForm;
+use rustix::fs::FileType;
+
+use crate::{Entry, Error, Kind, Result};
+use cursor::Cursor;
+use fault::Attempt;
+use metadata::XattrRules;
+use name::Meaning;
+use site::Site;
+
+/// Large enough that a write costs little beside its bytes, small enough for the processor's cache.
+const BUFFER: usize = 256 << 10;
+const WARNING_LIMIT: usize = 100;
+const IMPLIED_LIMIT: usize = 1 << 16;
+
+/// Told of a regular file that this run extracted, by its path in the tree, before it goes. An error ends the run.
+pub type Displaced<'a> = Box<dyn FnMut(&[u8]) -> Result<()> + Send + 'a>;
+
+/// What happens to an extended attribute that the file, the file system or the user namespace cannot have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnsupportedXattrs {
+    /// The layer is refused.
+    #[default]
+    Strict,
+    /// The attribute is left out, and [`Applied::warnings`] says so.
+    Warn,
+}
+
+/// What happens to `security.selinux` attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SelinuxLabels {
+    /// They are left out: labels belong to the policy of the host, which the host of the archive's maker had not.
+    #[default]
+    Skip,
+    /// They are set like every other attribute.
+    Keep,
+}
+
+/// How to extract.
+pub struct ApplyOptions<'a> {
+    /// What a whiteout becomes in the tree.
+    pub whiteouts: WhiteoutForm,
+    /// What happens to attributes that cannot be set.
+    pub xattrs: UnsupportedXattrs,
+    /// What happens to SELinux labels.
+    pub labels: SelinuxLabels,
+    /// Who wants to know what a later member displaces. May be told of more than this run extracted, in rare cases.
+    pub displaced: Option<Displaced<'a>>,
+}
+
+impl ApplyOptions<'_> {
+    /// The default rules, with this form of whiteouts.
+    pub fn new(whiteouts: WhiteoutForm) -> Self {
+        Self {
+            whiteouts,
+            xattrs: UnsupportedXattrs::default(),
+            labels: SelinuxLabels::default(),
+            displaced: None,
+        }
+    }
+}
+
+impl fmt::Debug for ApplyOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApplyOptions")
+            .field("whiteouts", &self.whiteouts)
+            .field("xattrs", &self.xattrs)
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an extraction did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The bytes of content that were written, also of what was displaced later.
+    pub bytes: u64,
+    /// The inodes that were made, also of what was displaced later.
+    pub inodes: u64,
+    /// The layer hides everything below it. Overlayfs does not honour that mark on the root of a layer, so the layer
+    /// must be mounted without its parents.
+    pub opaque_root: bool,
+    /// In a tree that holds only this layer: directories, by their path in the tree, that members lie in and the
+    /// archive does not list. They have mode 0755 and hide the metadata that the layers below have for them.
+    pub implied: BTreeSet<Vec<u8>>,
+    /// What was left out, one sentence each; the first hundred.
+    pub warnings: Vec<String>,
+    /// How many warnings more there were.
+    pub more_warnings: u64,
+}
+
+impl Applied {
+    fn warn(&mut self, warning: String) {
+        if self.warnings.len() < WARNING_LIMIT {
+            self.warnings.push(warning)
+        } else {
+            self.more_warnings += 1
+        }
+    }
+
+    fn imply(&mut self, path: &[u8]) {
+        if self.implied.len() < IMPLIED_LIMIT {
+            self.implied.insert(path.to_vec());
+        }
+    }
+}
+
+/// Takes the members of one layer, in the archive's order, and makes them in a directory.
+///
+/// The directory belongs to the extractor alone while it lives. After an error it holds a part of the layer, and is to be
+/// thrown away.
+#[derive(Debug)]
+pub struct Extractor<'a> {
+    cursor: Cursor,
+    site: Site<'a>,
+    buffer: Vec<u8>,
+    /// The clean path of the last member.
+    path: Vec<u8>,
+    /// Whether its content is in the directory at hand.
+    content_here: bool,
+}
+
+impl<'a> Extractor<'a> {
+    /// Starts in `root`, a directory that is open, be it with `O_PATH`. It opens its own descriptors from there.
+    pub fn new(root: impl AsFd, options: ApplyOptions<'a>) -> Result<Self> {
+        let opening = |errno: rustix::io::Errno| Error::io("opening the root of the tree")(errno.into());
+        let rules = XattrRules { unsupported: options.xattrs, labels: options.labels };
+        Ok(Self {
+            cursor: Cursor::new(root.as_fd()).map_err(opening)?,
+            site: Site::new(options.whiteouts, rules, options.displaced),
+            buffer: vec![0; BUFFER],
+            path: Vec::new(),
+            content_here: false,
+        })
+    }
+
+    /// Extracts one member. `content` yields the bytes of a file; of a sparse one, those of its segments one after
+    /// the other. It may be read in part or not at all.
+    pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let mut path = std::mem::take(&mut self.path);
+        self.content_here = false;
+        let done =
+            name::clean(&entry.path, false, &mut path).and_then(|()| self.member(&path, entry, content));
+        self.path = path;
+        done.map_err(|fault| fault.of(&entry.path))
+    }
+
+    /// Where the content of the last member is now: a path from the root without links. `None` if that was no file, or
+    /// nothing of it was extracted.
+    pub fn content_at(&self) -> Option<Vec<u8>> {
+        self.content_here.then(|| name::join(self.cursor.path(), name::split(&self.path).1))
+    }
+
+    /// Sets what is due on the directories that are open still.
+    pub fn finish(mut self) -> Result<Applied> {
+        self.cursor.finish(&mut self.site).map_err(|fault| fault.of(b"/"))?;
+        Ok(self.site.applied)
+    }
+
+    fn member(&mut self, path: &[u8], entry: &Entry, content: &mut dyn Read) -> Attempt {
+        metadata::check(entry)?;
+        let (parent, last) = name::split(path);
+        let meaning = name::meaning(parent, last)?;
+        match meaning {
+            Meaning::Bookkeeping => return Ok(()),
+            Meaning::Root => return self.root(entry),
+            Meaning::Plain(_) | Meaning::Whiteout(_) | Meaning::Opaque => {}
+        }
+        self.cursor.enter(parent, &mut self.site)?;
+        match meaning {
+            Meaning::Whiteout(name) => self.whiteout(name),
+            Meaning::Opaque => self.opaque(),
+            _ => self.plain(last, entry, content),
+        }
+    }
+
+    fn root(&mut self, entry: &Entry) -> Attempt {
+        self.cursor.ascend(0, &mut self.site)?;
+        if entry.kind == Kind::Directory {
+            self.describe_here(entry);
+        } else {
+            let path = fault::printable(&entry.path);
+            self.site.applied.warn(format!("'{path}' was left out: it names the root and is no directory"));
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, name: &[u8]) -> Attempt {
+        self.cursor.displace(name, &mut self.site)?;
+        self.site.hide(self.cursor.here(), name)
+    }
+
+    fn opaque(&mut self) -> Attempt {
+        let here = self.cursor.here();
+        if self.site.form == WhiteoutForm::Merged && !self.site.is_opaque(here.place) {
+            opaque::clear(here, &mut self.site)?;
+            self.cursor.forget_alias();
+            self.cursor.here_mut().changed = true;
+        }
+        self.site.mark_opaque(self.cursor.here())
+    }
+
+    fn plain(&mut self, name: &[u8], entry: &Entry, content: &mut dyn Read) -> Attempt {
+        match &entry.kind {
+            Kind::File { size, sparse } => self.file(name, entry, *size, sparse.as_deref(), content),
+            Kind::Directory => self.directory(name, entry),
+            Kind::Symlink(target) => self.symlink(name, entry, target),
+            Kind::Hardlink(target) => self.hardlink(name, target),
+            Kind::CharDevice(major, minor) => {
+                self.node(name, entry, FileType::CharacterDevice, *major, *minor)
+            }
+            Kind::BlockDevice(major, minor) => self.node(name, entry, FileType::BlockDevice, *major, *minor),
+            Kind::Fifo => self.node(name, entry, FileType::Fifo, 0, 0),
+        }
+    }
+}
