@@ -84,6 +84,14 @@ impl Abi {
         }
     }
 
+    /// The bits of an argument. Where a register has more, the kernel reads no others.
+    pub(super) fn argument(self) -> u64 {
+        match self {
+            Self::X86 | Self::Arm => u64::from(u32::MAX),
+            Self::X86_64 | Self::X32 | Self::Aarch64 => u64::MAX,
+        }
+    }
+
     /// The number of the call `name`, if this ABI has it.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         let row = ROWS.binary_search_by_key(&name, |row| row.0).ok()?;

@@ -105,18 +105,22 @@ impl Assembler {
         })
     }
 
-    /// Compares the 64 bits of an argument by halves, the upper first.
+    /// Compares an argument by halves, the upper first.
     fn condition(&mut self, condition: &Condition, met: Target, unmet: Target) -> Target {
         let (yes, no) = if condition.holds { (met, unmet) } else { (unmet, met) };
         let offset = ARGUMENTS + 8 * condition.argument;
         let halves = |n: u64| ((n >> 32) as u32, n as u32);
         let ((high_mask, low_mask), (high, low)) = (halves(condition.mask), halves(condition.value));
-        let (code, differs) = match condition.comparison {
-            Comparison::Equal => (EQUAL, no),
-            Comparison::Greater => (GREATER, self.branch(GREATER, high, yes, no)),
-            Comparison::GreaterOrEqual => (GREATER_OR_EQUAL, self.branch(GREATER, high, yes, no)),
+        let code = match condition.comparison {
+            Comparison::Equal => EQUAL,
+            Comparison::Greater => GREATER,
+            Comparison::GreaterOrEqual => GREATER_OR_EQUAL,
         };
         let lower = self.half(offset, low_mask, (code, low), yes, no);
+        if high_mask == 0 {
+            return lower;
+        }
+        let differs = if code == EQUAL { no } else { self.branch(GREATER, high, yes, no) };
         self.half(offset + 4, high_mask, (EQUAL, high), lower, differs)
     }
 

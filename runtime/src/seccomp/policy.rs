@@ -65,12 +65,12 @@ impl Condition {
         Self { argument, mask, comparison: Comparison::Equal, value: value & mask, holds: true }
     }
 
-    fn from_oci(arg: &LinuxSeccompArg) -> Result<Self> {
+    fn from_oci(arg: &LinuxSeccompArg, abi: Abi) -> Result<Self> {
         let Ok(argument @ 0..=5) = u32::try_from(arg.index()) else {
             return Err(Error::Argument { index: arg.index() });
         };
-        let all =
-            |comparison, holds| Self { argument, mask: u64::MAX, comparison, value: arg.value(), holds };
+        let mask = abi.argument();
+        let all = |comparison, holds| Self { argument, mask, comparison, value: arg.value() & mask, holds };
         Ok(match arg.op() {
             Op::ScmpCmpEq => all(Comparison::Equal, true),
             Op::ScmpCmpNe => all(Comparison::Equal, false),
@@ -78,7 +78,7 @@ impl Condition {
             Op::ScmpCmpLt => all(Comparison::GreaterOrEqual, false),
             Op::ScmpCmpGt => all(Comparison::Greater, true),
             Op::ScmpCmpLe => all(Comparison::Greater, false),
-            Op::ScmpCmpMaskedEq => Self::masked(argument, arg.value(), arg.value_two().unwrap_or(0)),
+            Op::ScmpCmpMaskedEq => Self::masked(argument, arg.value() & mask, arg.value_two().unwrap_or(0)),
         })
     }
 }
@@ -160,7 +160,7 @@ fn rules(profile: &LinuxSeccomp, abi: Abi) -> Result<BTreeMap<u32, Vec<Rule>>> {
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
     for entry in profile.syscalls().iter().flatten() {
         let action = Action::from_oci(entry.action(), entry.errno_ret())?;
-        let alternatives = alternatives(entry)?;
+        let alternatives = alternatives(entry, abi)?;
         for name in entry.names() {
             if let Some(number) = abi.number(name) {
                 let new =
@@ -178,9 +178,9 @@ fn rules(profile: &LinuxSeccomp, abi: Abi) -> Result<BTreeMap<u32, Vec<Rule>>> {
 }
 
 /// The conditions of `entry`: it applies where all of one of the lists are met.
-fn alternatives(entry: &LinuxSyscall) -> Result<Vec<Vec<Condition>>> {
-    let conditions: Vec<Condition> =
-        entry.args().iter().flatten().map(Condition::from_oci).collect::<Result<_>>()?;
+fn alternatives(entry: &LinuxSyscall, abi: Abi) -> Result<Vec<Vec<Condition>>> {
+    let conditions = entry.args().iter().flatten().map(|arg| Condition::from_oci(arg, abi));
+    let conditions: Vec<Condition> = conditions.collect::<Result<_>>()?;
     let repeated = conditions
         .iter()
         .enumerate()

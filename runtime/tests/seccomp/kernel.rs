@@ -48,7 +48,8 @@ fn a_32_bit_call_works_and_is_filtered() {
 
     const GETPID: u32 = 20;
     const MOUNT: u32 = 21;
-    let getpid = || i32::from(call32(GETPID) != std::process::id() as i32);
+    const UMASK: u32 = 60;
+    let getpid = || i32::from(call32(GETPID, 0) != std::process::id() as i32);
     if child(None, getpid) != End::Returned(0) {
         eprintln!(
             "skip: a_32_bit_call_works_and_is_filtered: this kernel has no 32-bit calls (CONFIG_IA32_EMULATION)"
@@ -56,8 +57,22 @@ fn a_32_bit_call_works_and_is_filtered() {
         return;
     }
     assert_eq!(child(Some(&default_program()), getpid), End::Returned(0));
-    assert_eq!(child(Some(&default_program()), || -call32(MOUNT)), End::Returned(libc::EPERM));
-    assert_eq!(child(Some(&default_program()), || -call32(600)), End::Returned(libc::ENOSYS));
+    assert_eq!(child(Some(&default_program()), || -call32(MOUNT, 0)), End::Returned(libc::EPERM));
+    assert_eq!(child(Some(&default_program()), || -call32(600, 0)), End::Returned(libc::ENOSYS));
+
+    let no_umask = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86"],
+        "syscalls": [{
+            "names": ["umask"], "action": "SCMP_ACT_ERRNO",
+            "args": [{ "index": 0, "value": 0o22, "op": "SCMP_CMP_EQ" }],
+        }],
+    });
+    let no_umask = compile(&profile(no_umask)).unwrap();
+    for first in [0o22, (1 << 32) + 0o22] {
+        let end = child(Some(&no_umask), || -call32(UMASK, first));
+        assert_eq!(end, End::Returned(libc::EPERM), "the kernel reads 32 bits of {first:#x}");
+    }
 
     let native_only = compile(&profile(json!({ "defaultAction": "SCMP_ACT_ALLOW" }))).unwrap();
     assert_eq!(

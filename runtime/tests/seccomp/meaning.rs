@@ -56,7 +56,7 @@ pub(crate) fn answer(profile: &LinuxSeccomp, call: &Call) -> u32 {
     let numbers =
         |rule: &LinuxSyscall| rule.names().iter().filter_map(|n| number(n, abi)).collect::<Vec<_>>();
     for rule in &rules {
-        if numbers(rule).contains(&call.number) && matches(rule, call) {
+        if numbers(rule).contains(&call.number) && matches(rule, call, abi) {
             return action(rule.action(), rule.errno_ret());
         }
     }
@@ -66,11 +66,13 @@ pub(crate) fn answer(profile: &LinuxSeccomp, call: &Call) -> u32 {
     if newest.is_some_and(|newest| call.number > newest) { newer } else { default }
 }
 
-fn matches(rule: &LinuxSyscall, call: &Call) -> bool {
+fn matches(rule: &LinuxSyscall, call: &Call, abi: usize) -> bool {
     let args: Vec<&LinuxSeccompArg> = rule.args().iter().flatten().collect();
     let repeated = args.iter().enumerate().any(|(n, arg)| args[..n].iter().any(|a| a.index() == arg.index()));
+    // x86 and arm have 32-bit arguments.
+    let bits = if [1, 4].contains(&abi) { u64::from(u32::MAX) } else { u64::MAX };
     let holds = |arg: &&LinuxSeccompArg| {
-        let (actual, value) = (call.args[arg.index()], arg.value());
+        let (actual, value) = (call.args[arg.index()] & bits, arg.value() & bits);
         match arg.op() {
             Op::ScmpCmpNe => actual != value,
             Op::ScmpCmpLt => actual < value,

@@ -176,3 +176,28 @@ fn a_program_longer_than_the_kernel_takes_is_refused_with_its_length() {
         compile(&profile(json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules }))).unwrap_err();
     assert!(matches!(error, Error::TooLong { count } if count > 4096), "{error}");
 }
+
+#[test]
+fn no_distance_makes_a_jump_miss() {
+    let rule = |name: &str, mask: u64, value: u64, action: &str| {
+        let arg = json!({ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" });
+        json!({ "names": [name], "action": action, "args": [arg] })
+    };
+    // A call of x32 is killed, the one above it allowed; `read` leaves an instruction for either, and the rules of
+    // `write` come between. They have two instructions each, the first three if its mask is short, so that the choice
+    // meets every distance.
+    let half = u64::from(u32::MAX);
+    for (long, mask) in (0..140).flat_map(|long| [(long, half), (long, 0xffff)]) {
+        let mut rules =
+            vec![rule("read", half, 1, "SCMP_ACT_KILL_PROCESS"), rule("write", mask, 1000, "SCMP_ACT_ERRNO")];
+        rules.extend((0..long).map(|n| rule("write", half, n, "SCMP_ACT_ERRNO")));
+        let profile = profile(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules }));
+        let program = compile(&profile).unwrap();
+        for number in [0, 1, 2, 0x4000_0000, u32::MAX] {
+            for first in [0, 1, 139, 1000] {
+                let call = Call { audit: X86_64, number, args: [first, 0, 0, 0, 0, 0] };
+                assert_eq!(run(&program, &call).0, answer(&profile, &call), "{long} rules, {call:?}");
+            }
+        }
+    }
+}

@@ -54,12 +54,14 @@ pub(crate) fn drop_privileges() {
 
 /// Makes a call of the 32-bit ABI, from 64-bit code; its result, an errno as a negative number.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn call32(number: u32) -> i32 {
+pub(crate) fn call32(number: u32, first: u64) -> i32 {
     let result: u32;
-    // SAFETY: the callers pass calls without pointers; the kernel may clear r8 to r11 and keeps the rest.
+    // SAFETY: the callers pass calls without pointers; the kernel may clear r8 to r11 and keeps the rest. rbx is the
+    // compiler's own and gets its value back.
     unsafe {
         std::arch::asm!(
-            "push rbx", "xor ebx, ebx", "int 0x80", "pop rbx",
+            "xchg rbx, {first}", "int 0x80", "xchg rbx, {first}",
+            first = inout(reg) first => _,
             inlateout("eax") number => result,
             in("ecx") 0, in("edx") 0, in("esi") 0, in("edi") 0,
             lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
