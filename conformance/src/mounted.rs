@@ -1,0 +1,78 @@
+//! A layer as a directory tree, for as long as the value lives.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use mica_core::{Hold, WhiteoutForm};
+use mica_mount::{Attached, Mounter};
+
+use crate::outcome::{Doing, Verdict};
+
+/// A tree mounted at a directory of its own, as a container's would be, with the hold on its layer. Dropping it
+/// unmounts, removes the directory and releases, and swallows errors.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    attached: Option<Attached>,
+    point: PathBuf,
+    hold: Option<Hold>,
+    whiteouts: WhiteoutForm,
+}
+
+impl Mounted {
+    /// Mounts what is held, in a new directory below `scratch`.
+    pub(crate) fn new(hold: Hold, scratch: &Path) -> Verdict<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let point = scratch.join(format!("tree-{}-{number}", std::process::id()));
+        fs::create_dir(&point).doing(|| format!("make {}", point.display()))?;
+        let whiteouts = hold.mounts().whiteouts;
+        let mut mounted = Self { attached: None, point, hold: Some(hold), whiteouts };
+        mounted.attach(scratch)?;
+        Ok(mounted)
+    }
+
+    fn attach(&mut self, scratch: &Path) -> Verdict {
+        let Some(hold) = &self.hold else { return Ok(()) };
+        let tree = Mounter::new(scratch).open(hold.mounts()).doing(|| "mount what the driver says")?;
+        self.attached = Some(tree.attach(&self.point).doing(|| "attach the tree")?);
+        Ok(())
+    }
+
+    /// The root of the tree.
+    pub(crate) fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// What a deletion looks like in it.
+    pub(crate) fn whiteouts(&self) -> WhiteoutForm {
+        self.whiteouts
+    }
+
+    /// Does something with the tree, then unmounts and releases. The first error counts.
+    pub(crate) fn visit<T>(self, work: impl FnOnce(&Self) -> Verdict<T>) -> Verdict<T> {
+        let value = work(&self)?;
+        self.close()?;
+        Ok(value)
+    }
+
+    /// Unmounts and releases.
+    pub(crate) fn close(mut self) -> Verdict {
+        if let Some(attached) = self.attached.take() {
+            attached.close().doing(|| "unmount")?;
+        }
+        fs::remove_dir(&self.point).doing(|| format!("remove {}", self.point.display()))?;
+        match self.hold.take() {
+            Some(hold) => hold.release().doing(|| "release"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(self.attached.take());
+        // Gone already where it was closed.
+        let _ = fs::remove_dir(&self.point);
+    }
+}
