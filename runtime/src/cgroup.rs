@@ -1,0 +1,274 @@
+//! The control groups of one container: one on a v2 host, one for each hierarchy on v1 and hybrid hosts.
+
+mod devices;
+mod freezer;
+mod hierarchy;
+mod resources;
+mod v1;
+mod v2;
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::Pid;
+
+pub(crate) use hierarchy::{Hierarchy, Version};
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// How long the last processes may take to leave a group after SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The groups named by one path in every mounted hierarchy.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    groups: Vec<Group>,
+    /// Directories above the groups that `create` had to make, deepest last.
+    parents: Vec<PathBuf>,
+}
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    hierarchy: Hierarchy,
+    dir: PathBuf,
+}
+
+impl Cgroup {
+    /// Finds where the groups of `path` are, or would be. `path` begins at the root of each hierarchy.
+    pub(crate) fn locate(path: &Path) -> Result<Self> {
+        let mut components = path.components();
+        let rooted = components.next() == Some(Component::RootDir);
+        let below: Option<PathBuf> = components
+            .map(|component| match component {
+                Component::Normal(name) => Some(Path::new(name)),
+                _ => None,
+            })
+            .collect();
+        let Some(below) = below.filter(|below| rooted && !below.as_os_str().is_empty()) else {
+            let path = path.display();
+            return Err(Error::spec(format!("control group path {path} must be like /name or /parent/name")));
+        };
+        let hierarchies = hierarchy::mounted().context(|| "reading /proc/self/mountinfo")?;
+        let group = |hierarchy: Hierarchy| Group { dir: hierarchy.mountpoint.join(&below), hierarchy };
+        Ok(Self { groups: hierarchies.into_iter().map(group).collect(), parents: Vec::new() })
+    }
+
+    /// Makes the groups, empty and without limits. On failure those that were made are removed again.
+    pub(crate) fn create(&mut self) -> Result<()> {
+        let made = (0..self.groups.len()).try_for_each(|index| self.create_group(index));
+        if made.is_err() {
+            for error in self.remove() {
+                drop(error);
+            }
+        }
+        made
+    }
+
+    fn create_group(&mut self, index: usize) -> Result<()> {
+        let group = &self.groups[index];
+        let mut dir = group.hierarchy.mountpoint.clone();
+        let names = group.dir.strip_prefix(&dir).map(Path::to_owned).unwrap_or_default();
+        for name in names.components() {
+            if group.hierarchy.version == Version::V2 {
+                v2::delegate(&dir);
+            }
+            dir.push(name);
+            let last = dir == group.dir;
+            match fs::create_dir(&dir) {
+                Ok(()) if !last => self.parents.push(dir.clone()),
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && !last => {}
+                // A group left by a container that died with its supervisor: its limits are not ours to inherit.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    return Err(error).context(|| format!("control group {} is in use", dir.display()));
+                }
+                Err(error) => {
+                    return Err(error).context(|| format!("making control group {}", dir.display()));
+                }
+            }
+            if group.hierarchy.has("cpuset") && group.hierarchy.version == Version::V1 {
+                v1::inherit_cpuset(&dir).context(|| format!("setting up control group {}", dir.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process needs to enter all groups.
+    pub(crate) fn entrance(&self) -> Result<Entrance> {
+        let mut entrance = Entrance { unified: None, v1: Vec::with_capacity(self.groups.len()) };
+        for group in &self.groups {
+            let (path, flags) = match group.hierarchy.version {
+                Version::V1 => (group.dir.join("cgroup.procs"), OFlags::WRONLY),
+                Version::V2 => (group.dir.clone(), OFlags::PATH | OFlags::DIRECTORY),
+            };
+            let fd = openat(CWD, &path, flags | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("opening control group {}", path.display()))?;
+            match group.hierarchy.version {
+                Version::V1 => entrance.v1.push(fd),
+                Version::V2 => entrance.unified = Some(fd),
+            }
+        }
+        Ok(entrance)
+    }
+
+    /// Sends `signal` to every process in the groups, those of nested groups too.
+    pub(crate) fn kill(&self, signal: i32) -> Result<()> {
+        if let Some(group) = self.v2()
+            && signal == libc::SIGKILL
+            && fs::write(group.dir.join("cgroup.kill"), "1").is_ok()
+        {
+            return Ok(());
+        }
+        for pid in self.processes()? {
+            match sys::kill(pid, signal) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(error).context(|| format!("signalling process {pid}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes in the groups and in groups nested in them.
+    pub(crate) fn processes(&self) -> Result<Vec<Pid>> {
+        let group = self.v2().or_else(|| self.v1("pids")).or_else(|| self.groups.first());
+        let mut pids = Vec::new();
+        if let Some(group) = group {
+            collect(&group.dir, &mut pids)
+                .context(|| format!("reading control group {}", group.dir.display()))?;
+        }
+        Ok(pids)
+    }
+
+    /// Removes the groups, what was nested in them, and the parents that were made for them and are empty now.
+    /// Returns what could not be removed; what is not there counts as removed.
+    pub(crate) fn remove(&mut self) -> Vec<Error> {
+        let mut failures = Vec::new();
+        for group in &self.groups {
+            if let Err(error) = remove_tree(&group.dir) {
+                let what = format!("removing control group {}", group.dir.display());
+                failures.push(Error::Os { what, source: error });
+            }
+        }
+        for parent in self.parents.drain(..).rev() {
+            match fs::remove_dir(&parent) {
+                Err(error)
+                    if !matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOENT | libc::EBUSY | libc::ENOTEMPTY)
+                    ) =>
+                {
+                    failures.push(Error::Os {
+                        what: format!("removing control group {}", parent.display()),
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        failures
+    }
+
+    /// The group's directory on a host that has v2 only.
+    pub(crate) fn unified_only(&self) -> Option<&Path> {
+        match self.groups.as_slice() {
+            [group] if group.hierarchy.version == Version::V2 => Some(&group.dir),
+            _ => None,
+        }
+    }
+
+    /// The name of each hierarchy and the directory of its group.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.groups.iter().map(|group| (group.hierarchy.name(), group.dir.as_path()))
+    }
+
+    /// Single controllers of hierarchies that have several: `cpu` is an alias of `cpu,cpuacct`.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
+        let shared = self.groups.iter().filter(|group| group.hierarchy.controllers.len() > 1);
+        shared.flat_map(|group| {
+            let name = group.hierarchy.name();
+            group.hierarchy.controllers.iter().map(move |alias| (alias.as_str(), name))
+        })
+    }
+
+    fn v2(&self) -> Option<&Group> {
+        self.groups.iter().find(|group| group.hierarchy.version == Version::V2)
+    }
+
+    fn v1(&self, controller: &str) -> Option<&Group> {
+        self.groups
+            .iter()
+            .find(|group| group.hierarchy.version == Version::V1 && group.hierarchy.has(controller))
+    }
+}
+
+/// Open files by which a process enters the groups of a container, for its whole life.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    unified: Option<OwnedFd>,
+    v1: Vec<OwnedFd>,
+}
+
+impl Entrance {
+    /// The v2 group to be cloned into.
+    pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the calling process into the v1 groups.
+    pub(crate) fn enter_v1(&self) -> Result<()> {
+        self.v1.iter().try_for_each(|procs| {
+            rustix::io::write(procs, b"0").map(drop).context(|| "entering the container's control group")
+        })
+    }
+}
+
+fn collect(dir: &Path, pids: &mut Vec<Pid>) -> io::Result<()> {
+    let text = match fs::read_to_string(dir.join("cgroup.procs")) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => return Ok(()),
+        // A threaded group has no list of processes; its domain's lists them.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => String::new(),
+        text => text?,
+    };
+    pids.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+    nested(dir)?.iter().try_for_each(|dir| collect(dir, pids))
+}
+
+fn nested(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut dirs = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            dirs.push(entry.path());
+        }
+    }
+    Ok(dirs)
+}
+
+/// A group is busy until its last process has ended, which takes a moment after SIGKILL.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let removed = match fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                nested(dir)?.iter().try_for_each(|dir| remove_tree(dir))?;
+                fs::remove_dir(dir)
+            }
+            removed => removed,
+        };
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            removed => return removed,
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Which devices a container may open and make.
+
+use std::fs;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use crate::error::{Context, Error, Result};
+
+/// A rule as the kernel knows it; of several that match a device the last one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) allow: bool,
+    pub(super) kind: Kind,
+    /// `None`: any.
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: Access,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Any,
+    Block,
+    Character,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) read: bool,
+    pub(super) write: bool,
+    pub(super) mknod: bool,
+}
+
+/// What every container may use, as bundles made for runc expect: making nodes, and the devices of its `/dev`.
+const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 11] = [
+    ('c', None, None, "m"),
+    ('b', None, None, "m"),
+    ('c', Some(1), Some(3), "rwm"),
+    ('c', Some(1), Some(5), "rwm"),
+    ('c', Some(1), Some(7), "rwm"),
+    ('c', Some(1), Some(8), "rwm"),
+    ('c', Some(1), Some(9), "rwm"),
+    ('c', Some(5), Some(0), "rwm"),
+    ('c', Some(5), Some(1), "rwm"),
+    ('c', Some(5), Some(2), "rwm"),
+    ('c', Some(136), None, "rwm"),
+];
+
+/// The rules of a bundle, and then those that always hold.
+pub(super) fn rules(list: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+    let number = |value: Option<i64>| match value {
+        None | Some(-1) => Ok(None),
+        Some(value) => u32::try_from(value)
+            .map(Some)
+            .map_err(|_| Error::spec(format!("device number {value} is out of range"))),
+    };
+    let mut rules = Vec::with_capacity(list.len() + ALWAYS.len());
+    for rule in list {
+        rules.push(Rule {
+            allow: rule.allow(),
+            kind: match rule.typ().unwrap_or_default() {
+                LinuxDeviceType::A => Kind::Any,
+                LinuxDeviceType::B => Kind::Block,
+                LinuxDeviceType::C | LinuxDeviceType::U => Kind::Character,
+                LinuxDeviceType::P => {
+                    return Err(Error::spec("a device rule is for a fifo, which needs none"));
+                }
+            },
+            major: number(rule.major())?,
+            minor: number(rule.minor())?,
+            access: access(rule.access().as_deref().unwrap_or("rwm"))?,
+        });
+    }
+    for (kind, major, minor, letters) in ALWAYS {
+        let kind = if kind == 'b' { Kind::Block } else { Kind::Character };
+        rules.push(Rule { allow: true, kind, major, minor, access: access(letters)? });
+    }
+    Ok(rules)
+}
+
+fn access(letters: &str) -> Result<Access> {
+    if letters.is_empty() || letters.chars().any(|letter| !"rwm".contains(letter)) {
+        return Err(Error::spec(format!("device access {letters:?} must be of the letters r, w and m")));
+    }
+    let has = |letter| letters.contains(letter);
+    Ok(Access { read: has('r'), write: has('w'), mknod: has('m') })
+}
+
+impl Rule {
+    /// The line that `devices.allow` and `devices.deny` take.
+    fn line(&self) -> String {
+        let part = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+        let kind = match self.kind {
+            Kind::Any => 'a',
+            Kind::Block => 'b',
+            Kind::Character => 'c',
+        };
+        let Access { read, write, mknod } = self.access;
+        let access: String =
+            [(read, 'r'), (write, 'w'), (mknod, 'm')].iter().filter(|(on, _)| *on).map(|(_, c)| c).collect();
+        format!("{kind} {}:{} {access}", part(self.major), part(self.minor))
+    }
+}
+
+pub(super) fn apply_v1(group: &Path, rules: &[Rule]) -> Result<()> {
+    for rule in rules {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        fs::write(group.join(file), rule.line())
+            .context(|| format!("writing {:?} to {file}", rule.line()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn apply_v2(_group: &Path, _rules: &[Rule]) -> Result<()> {
+    Err(Error::spec("device rules need the devices controller of a v1 hierarchy"))
+}

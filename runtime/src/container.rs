@@ -1,0 +1,401 @@
+//! A container, as its supervisor sees it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
+
+use crate::cgroup::{Cgroup, Entrance};
+use crate::channel::{Channel, Report};
+use crate::child::Child;
+use crate::error::{Context, Error, Result};
+use crate::plan::{Plan, ProcessPlan};
+use crate::seccomp::{self, Program};
+use crate::sys::{self, Cloned};
+use crate::{Io, Running};
+
+/// What a container is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Bundle<'a> {
+    /// Names the control group where the spec has no `cgroupsPath`.
+    pub id: &'a str,
+    /// The directory that a relative root path of the spec is meant relative to.
+    pub dir: &'a Path,
+    /// What to run, and how.
+    pub spec: &'a Spec,
+    /// Where compiled seccomp filters are kept between containers; `None` compiles each time.
+    pub seccomp_cache: Option<&'a Path>,
+}
+
+/// A container from its creation to its deletion. It belongs to one single-threaded process.
+///
+/// Dropping it changes nothing: processes run on until their supervisor ends, and control groups stay until
+/// [`delete`](Self::delete) or [`remove_cgroup`].
+#[derive(Debug)]
+pub struct Container {
+    init: Running,
+    /// Until the container is started.
+    channel: Option<Channel>,
+    process: Process,
+    filter: Option<Program>,
+    namespaces: libc::c_int,
+    cgroup: Cgroup,
+    entrance: Entrance,
+}
+
+impl Container {
+    /// Makes the control groups, namespaces and file system of a container, and its first process, which waits
+    /// for [`start`](Self::start) before it executes its command. A command that cannot be found is an error
+    /// already here.
+    ///
+    /// The caller has one thread. It becomes undumpable, and stays so, for nothing inside may look into a process
+    /// on its way in (CVE-2016-9962).
+    ///
+    /// # Errors
+    ///
+    /// Any; nothing is left of the container then.
+    pub fn create(bundle: &Bundle<'_>, io: &Io<'_>) -> Result<Self> {
+        let (plan, filter, mut cgroup) = check(bundle)?;
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "hiding the supervisor")?;
+        let joined = open_namespaces(&plan)?;
+        cgroup.create()?;
+        let namespaces = plan.namespaces.all();
+        match launch(bundle, plan, io, filter.as_ref(), &cgroup, &joined) {
+            Ok((init, channel, entrance)) => {
+                let process = bundle.spec.process().clone().unwrap_or_default();
+                Ok(Self { init, channel: Some(channel), process, filter, namespaces, cgroup, entrance })
+            }
+            Err(error) => {
+                let mut errors = cgroup.remove();
+                if errors.is_empty() {
+                    return Err(error);
+                }
+                errors.insert(0, error);
+                Err(Error::Teardown(errors))
+            }
+        }
+    }
+
+    /// The first process, also after its end.
+    #[must_use]
+    pub fn init(&self) -> &Running {
+        &self.init
+    }
+
+    /// As [`init`](Self::init), to take its terminal or notes out.
+    pub fn init_mut(&mut self) -> &mut Running {
+        &mut self.init
+    }
+
+    /// The process that the container was created with: what [`exec`](Self::exec) starts from.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The network namespace, for a driver to attach to and to hold after the last process ended.
+    ///
+    /// # Errors
+    ///
+    /// The container's first process is gone and reaped.
+    pub fn network_namespace(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/{}/ns/net", self.init.pid);
+        openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .context(|| format!("opening {path}"))
+    }
+
+    /// Executes the command.
+    ///
+    /// # Errors
+    ///
+    /// The command could not be executed, which ends and reaps the first process, or it was started before.
+    pub fn start(&mut self) -> Result<()> {
+        let channel = self.channel.take().ok_or_else(|| Error::spec("the container was started already"))?;
+        if channel.send_go().is_err() {
+            return Err(Error::Stopped);
+        }
+        settle(&channel, &self.init)
+    }
+
+    /// Runs a further process in the container. What `process` leaves open (capabilities, rlimits,
+    /// no_new_privileges) is as the first process has it; the seccomp filter and the control groups always are.
+    ///
+    /// # Errors
+    ///
+    /// The container has ended, or the process could not be made or executed; no process and no zombie is left.
+    pub fn exec(&mut self, process: &Process, io: &Io<'_>) -> Result<Running> {
+        self.signal(0)?;
+        if self.channel.is_some() {
+            return Err(Error::spec("the container is not started yet"));
+        }
+        let mut plan = ProcessPlan::new(&self.inherit(process))?;
+        let (ours, theirs) = Channel::pair()?;
+        let pidfd = self.init.pidfd.as_fd();
+        let inside = self.namespaces & libc::CLONE_NEWPID != 0;
+        let cloned =
+            within_pid_namespace(inside.then_some(pidfd), || sys::clone3(0, self.entrance.unified()));
+        match cloned.context(|| "making a process in the container")? {
+            Cloned::Child => {
+                drop(ours);
+                let child =
+                    Child { io, channel: &theirs, filter: self.filter.as_ref(), entrance: &self.entrance };
+                let Err(error) = child.join(&mut plan, pidfd, self.namespaces);
+                give_up(&theirs, &error)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                drop(theirs);
+                let running = await_ready(&ours, pid, pidfd)?;
+                settle(&ours, &running)?;
+                Ok(running)
+            }
+        }
+    }
+
+    fn inherit(&self, process: &Process) -> Process {
+        let mut process = process.clone();
+        if process.capabilities().is_none() {
+            process.set_capabilities(self.process.capabilities().clone());
+        }
+        if process.rlimits().is_none() {
+            process.set_rlimits(self.process.rlimits().clone());
+        }
+        if process.no_new_privileges().is_none() {
+            process.set_no_new_privileges(self.process.no_new_privileges());
+        }
+        if process.oom_score_adj().is_none() {
+            process.set_oom_score_adj(self.process.oom_score_adj());
+        }
+        process
+    }
+
+    /// Sends a signal, a real-time one too, to the first process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when it has ended.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        self.init.signal(signal)
+    }
+
+    /// Sends a signal to every process of the container. SIGKILL also reaches a paused one.
+    ///
+    /// # Errors
+    ///
+    /// The groups cannot be read, or a process refused the signal.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        self.cgroup.kill(signal)?;
+        // A frozen process of a v1 group dies when it is thawed.
+        if signal == libc::SIGKILL { self.cgroup.thaw() } else { Ok(()) }
+    }
+
+    /// The processes of the container, by their numbers in the supervisor's pid namespace.
+    ///
+    /// # Errors
+    ///
+    /// The groups cannot be read.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        Ok(self.cgroup.processes()?.into_iter().map(Pid::as_raw_pid).collect())
+    }
+
+    /// Stops every process until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    ///
+    /// A process cannot be stopped; all run on then.
+    pub fn pause(&self) -> Result<()> {
+        self.cgroup.freeze()
+    }
+
+    /// Undoes [`pause`](Self::pause); does nothing to a container that is not paused.
+    ///
+    /// # Errors
+    ///
+    /// The host has no freezer, or a process does not follow.
+    pub fn resume(&self) -> Result<()> {
+        self.cgroup.thaw()
+    }
+
+    /// Sets the limits that `resources` names; others stay.
+    ///
+    /// # Errors
+    ///
+    /// A limit that the kernel refuses; those before it are set.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.cgroup.apply(resources)
+    }
+
+    /// Kills and reaps what is left of the container and removes its control groups. May be repeated.
+    ///
+    /// It reaps the first process if that was not yet; other children of the supervisor are left to it, except
+    /// that a zombie of [`exec`](Self::exec) in the container is reaped too where it would keep the first from ending.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Teardown`] with everything that could not be removed.
+    pub fn delete(&mut self) -> Result<()> {
+        self.channel = None;
+        let mut failures: Vec<Error> = self.signal_all(libc::SIGKILL).err().into_iter().collect();
+        failures.extend(self.init.reap_killed().err());
+        failures.extend(self.cgroup.remove());
+        if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
+    }
+}
+
+/// Kills what is in the control groups of a container whose supervisor died, and removes them; does nothing where
+/// there are none.
+///
+/// # Errors
+///
+/// [`Error::Teardown`] with everything that could not be removed.
+pub fn remove_cgroup(path: &Path) -> Result<()> {
+    let mut cgroup = Cgroup::locate(path)?;
+    let mut failures: Vec<Error> = cgroup.kill(libc::SIGKILL).err().into_iter().collect();
+    failures.extend(cgroup.thaw().err().filter(|error| !is_missing(error)));
+    failures.extend(cgroup.remove());
+    if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Os { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// Everything that can be refused before anything is made.
+fn check(bundle: &Bundle<'_>) -> Result<(Plan, Option<Program>, Cgroup)> {
+    let threads = fs::read_dir("/proc/self/task").context(|| "counting threads")?.count();
+    if threads != 1 {
+        return Err(Error::spec(format!(
+            "a container is made by a process of one thread; this one has {threads}"
+        )));
+    }
+    let plan = Plan::new(bundle.spec, bundle.dir)?;
+    let linux = bundle.spec.linux().as_ref();
+    let filter = match (linux.and_then(|linux| linux.seccomp().as_ref()), bundle.seccomp_cache) {
+        (None, _) => None,
+        (Some(profile), Some(dir)) => Some(seccomp::cached(profile, dir)?),
+        (Some(profile), None) => Some(seccomp::compile(profile)?),
+    };
+    let path =
+        linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
+    let cgroup = Cgroup::locate(&path.unwrap_or_else(|| PathBuf::from(format!("/{}", bundle.id))))?;
+    Ok((plan, filter, cgroup))
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<(libc::c_int, OwnedFd)>> {
+    let open = |(flag, path): &(libc::c_int, PathBuf)| {
+        let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        file.map(|file| (*flag, file)).context(|| format!("opening the namespace {}", path.display()))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// Makes the first process and waits until it is ready.
+fn launch(
+    bundle: &Bundle<'_>,
+    mut plan: Plan,
+    io: &Io<'_>,
+    filter: Option<&Program>,
+    cgroup: &Cgroup,
+    joined: &[(libc::c_int, OwnedFd)],
+) -> Result<(Running, Channel, Entrance)> {
+    if let Some(resources) = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        cgroup.apply(resources)?;
+    }
+    let entrance = cgroup.entrance()?;
+    let (ours, theirs) = Channel::pair()?;
+    let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
+    let pid_namespace = joined.iter().find(|(flag, _)| *flag == libc::CLONE_NEWPID).map(|(_, fd)| fd.as_fd());
+    let cloned = within_pid_namespace(pid_namespace, || sys::clone3(flags, entrance.unified()));
+    match cloned.context(|| "making the first process of the container")? {
+        Cloned::Child => {
+            drop(ours);
+            let child = Child { io, channel: &theirs, filter, entrance: &entrance };
+            let Err(error) = child.init(&mut plan, joined, cgroup);
+            give_up(&theirs, &error)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            Ok((await_ready(&ours, pid, pidfd)?, ours, entrance))
+        }
+    }
+}
+
+/// Runs `clone` such that its child is in the pid namespace behind `fd`, of which the caller is never part.
+fn within_pid_namespace(
+    fd: Option<rustix::fd::BorrowedFd<'_>>,
+    clone: impl FnOnce() -> io::Result<Cloned>,
+) -> io::Result<Cloned> {
+    let Some(fd) = fd else { return clone() };
+    let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    sys::setns(fd, libc::CLONE_NEWPID)?;
+    match clone() {
+        Ok(Cloned::Child) => Ok(Cloned::Child),
+        cloned => {
+            sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
+            cloned
+        }
+    }
+}
+
+/// The end of a child that could not become its command.
+fn give_up(channel: &Channel, error: &Error) -> ! {
+    channel.send_failed(error);
+    sys::exit(error.exit_status().into())
+}
+
+fn await_ready(channel: &Channel, pid: Pid, pidfd: OwnedFd) -> Result<Running> {
+    let report = channel.report();
+    let mut running = Running { pid: pid.as_raw_pid(), pidfd, console: None, notes: Vec::new() };
+    match report {
+        Ok(Report::Ready { console, warnings }) => {
+            (running.console, running.notes) = (console, warnings);
+            Ok(running)
+        }
+        other => Err(fail(&running, other)),
+    }
+}
+
+/// Waits until the process executed its command.
+fn settle(channel: &Channel, running: &Running) -> Result<()> {
+    match channel.report() {
+        Ok(Report::Closed) => Ok(()),
+        other => Err(fail(running, other)),
+    }
+}
+
+/// Ends and reaps a child that could not be made.
+fn fail(running: &Running, report: Result<Report>) -> Error {
+    let reaped = running.signal(libc::SIGKILL).and_then(|()| running.reap_killed());
+    match report {
+        Ok(Report::Failed(error)) | Err(error) => error,
+        Ok(_) => match reaped {
+            Ok(()) => Error::spec("the new process was killed while it was set up"),
+            Err(error) => error,
+        },
+    }
+}
+
+impl Running {
+    /// Sends a signal, a real-time one too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when the process has ended.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        match sys::pidfd_send_signal(&self.pidfd, signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(Error::Stopped),
+            sent => sent.context(|| format!("sending signal {signal}")),
+        }
+    }
+
+    /// Waits for a process that was killed; one that is reaped already is fine.
+    fn reap_killed(&self) -> Result<()> {
+        let wait = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        match rustix::io::retry_on_intr(wait) {
+            Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
+            Err(error) => Err(error).context(|| format!("reaping process {}", self.pid)),
+        }
+    }
+}
