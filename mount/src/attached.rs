@@ -1,0 +1,87 @@
+//! A mounted tree that has a name.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use mica_core::{Error, Result};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::helper::Server;
+use crate::overlay::descriptor_path;
+
+/// A tree at a directory, detached from there when this value is dropped.
+///
+/// Detaching is lazy: the name is free at once, and the mount ends when nobody has anything in it open.
+#[derive(Debug)]
+pub struct Attached {
+    at: PathBuf,
+    // Before the server, which ends when the mount has.
+    mount: Mount,
+    server: Option<Server>,
+}
+
+impl Attached {
+    pub(crate) fn new(at: &Path, root: OwnedFd, server: Option<Server>) -> Self {
+        Self { at: at.to_owned(), mount: Mount { root, live: true }, server }
+    }
+
+    /// Where it is attached.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// The root of the tree, also when something else covers its name.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.mount.root.as_fd()
+    }
+
+    /// The process that serves the tree, where one does.
+    pub fn helper_pid(&self) -> Option<u32> {
+        self.server.as_ref().and_then(Server::pid)
+    }
+
+    /// Lets it live as long as its mount namespace. Its helper, if it has one, is to be reaped by the caller.
+    pub fn leave(mut self) {
+        self.mount.live = false;
+        if let Some(server) = self.server.take() {
+            server.leave();
+        }
+    }
+
+    /// Detaches the tree, and reports what could not be undone.
+    pub fn close(self) -> Result<()> {
+        let Self { at, mut mount, server } = self;
+        let detached =
+            mount.detach().map_err(|e| Error::io(|| format!("unmount '{}'", at.display()))(e.into()));
+        drop(mount);
+        let ended = server.map_or(Ok(()), Server::close);
+        detached.and(ended)
+    }
+}
+
+#[derive(Debug)]
+struct Mount {
+    root: OwnedFd,
+    live: bool,
+}
+
+impl Mount {
+    fn detach(&mut self) -> Result<(), Errno> {
+        if !std::mem::take(&mut self.live) {
+            return Ok(());
+        }
+        // By descriptor, since something else may be mounted over the name by now.
+        match rustix::mount::unmount(descriptor_path(self.root.as_fd()), UnmountFlags::DETACH) {
+            // Somebody unmounted it before.
+            Err(Errno::INVAL) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = self.detach();
+    }
+}

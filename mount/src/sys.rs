@@ -1,0 +1,141 @@
+//! The system calls that no crate at hand wraps.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// What `mount_setattr` is to change; all zero changes nothing.
+pub(crate) type Attributes = libc::mount_attr;
+
+/// No change.
+pub(crate) const UNCHANGED: Attributes =
+    Attributes { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+/// Changes the attributes of the mount that `mount` is the root of, and of those below it too if `recursive`.
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, and the kernel reads exactly `size_of::<Attributes>()` bytes of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<Attributes>(),
+        )
+    };
+    nothing(result)
+}
+
+/// `struct mnt_id_req` of `linux/mount.h`, version 0.
+#[repr(C)]
+struct MountRequest {
+    size: u32,
+    spare: u32,
+    mount: u64,
+    param: u64,
+}
+
+impl MountRequest {
+    fn new(mount: u64, param: u64) -> Self {
+        Self { size: size_of::<Self>() as u32, spare: 0, mount, param }
+    }
+}
+
+/// Linux numbers new system calls alike on every architecture that Rust's `std` knows.
+const SYS_STATMOUNT: libc::c_long = 457;
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+/// Lists the ids of the mounts below `mount` that come after `last`, and returns how many were written to `ids`.
+pub(crate) fn listmount(mount: u64, last: u64, ids: &mut [u64]) -> io::Result<usize> {
+    let request = MountRequest::new(mount, last);
+    // SAFETY: the kernel reads `request.size` bytes of the request and writes at most `ids.len()` words.
+    let result =
+        unsafe { libc::syscall(SYS_LISTMOUNT, std::ptr::from_ref(&request), ids.as_mut_ptr(), ids.len(), 0) };
+    nothing(result)?;
+    Ok(result as usize)
+}
+
+/// Fills `buffer` with a `struct statmount` and the strings that follow it. Fails with `EOVERFLOW` when it is short.
+pub(crate) fn statmount(mount: u64, mask: u64, buffer: &mut [u64]) -> io::Result<()> {
+    let request = MountRequest::new(mount, mask);
+    // SAFETY: the kernel reads `request.size` bytes of the request and writes at most the size given of the buffer.
+    nothing(unsafe {
+        libc::syscall(
+            SYS_STATMOUNT,
+            std::ptr::from_ref(&request),
+            buffer.as_mut_ptr(),
+            size_of_val(buffer),
+            0,
+        )
+    })
+}
+
+/// A child in a user namespace of its own, which does nothing and ends when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    pid: libc::pid_t,
+    gate: Option<OwnedFd>,
+}
+
+impl Sleeper {
+    /// Starts it. No signal tells of its end, so that a process which reaps all its children does not meet it.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (wait, gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (wait_raw, gate_raw) = (wait.as_raw_fd(), gate.as_raw_fd());
+        // SAFETY: without CLONE_VM this is fork(2). The child calls close, read and _exit only, all of which are safe after a
+        // fork of a process with threads. The read ends when the last writing end, the parent's, is closed.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, 0, 0, 0, 0) };
+        if pid == 0 {
+            // SAFETY: as above; the byte read into lives on the child's own stack.
+            unsafe {
+                let mut byte = 0u8;
+                libc::close(gate_raw);
+                libc::read(wait_raw, std::ptr::from_mut(&mut byte).cast(), 1);
+                libc::_exit(0);
+            }
+        }
+        nothing(pid)?;
+        Ok(Self { pid: pid as libc::pid_t, gate: Some(gate) })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.gate = None;
+        // SAFETY: a null status is allowed; `__WALL` finds a child that signals nothing at its end.
+        while unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL) } < 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+}
+
+/// Has the command start with `fd` as its descriptor 3. The caller keeps `fd` open until it was started.
+pub(crate) fn pass_as_descriptor_3(command: &mut Command, fd: BorrowedFd<'_>) {
+    const PLACE: RawFd = 3;
+    let fd = fd.as_raw_fd();
+    // SAFETY: the closure calls dup2 and fcntl only, which are safe between fork and exec, and touches no memory of the parent's.
+    unsafe {
+        command.pre_exec(move || {
+            // dup2 onto itself would leave the close-on-exec flag.
+            let done = if fd == PLACE { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, PLACE) };
+            nothing(done.into())
+        });
+    }
+}
+
+fn nothing(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
