@@ -114,3 +114,20 @@ fn is_program(instructions: &[Instruction]) -> bool {
             _ => false,
         })
 }
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use oci_spec::runtime::Capabilities;
+
+    use super::super::{compile, default_profile};
+    use super::{Digest, Sha256, encode, hex};
+
+    #[test]
+    fn programs_change_together_with_the_magic_number() {
+        let program = compile(&default_profile(&Capabilities::new(), (6, 1))).unwrap();
+        let digest = hex(&Sha256::digest(encode(&program))[..8]);
+        // Programs of before are in caches. When this fails, count MAGIC up, and only then put the new digest here.
+        assert_eq!(digest, "84db5950824cca5a");
+    }
+}

@@ -25,7 +25,7 @@ macro_rules! nr {
 /// Every call, in the order of its name's bytes.
 #[rustfmt::skip]
 pub(super) static ROWS: &[Row] = rows! {
-    // name                   amd64  x86  x32 arm64     arm
+    // name                     amd64  x86  x32 arm64     arm
     _llseek                         -  140    -    -     140;
     _newselect                      -  142    -    -     142;
     _sysctl                       156  149    -    -     149;

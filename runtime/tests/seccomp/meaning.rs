@@ -4,7 +4,13 @@ use oci_spec::runtime::LinuxSeccompOperator as Op;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSyscall};
 
 use crate::vm::Call;
-use crate::{KILL_PROCESS, errno};
+
+pub(crate) const ALLOW: u32 = 0x7fff_0000;
+pub(crate) const KILL_PROCESS: u32 = 0x8000_0000;
+
+pub(crate) const fn errno(number: i32) -> u32 {
+    0x0005_0000 | number as u32
+}
 
 /// Calls that show each kind of numbering, by ABI: x86_64, x86, x32, aarch64, arm.
 pub(crate) const CALLS: [(&str, [Option<u32>; 5]); 12] = [

@@ -5,9 +5,9 @@ use oci_spec::runtime::LinuxSeccomp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::meaning::{ABIS, CALLS, answer, number};
+use crate::meaning::{ABIS, ALLOW, CALLS, answer, errno, number};
+use crate::profile;
 use crate::vm::{Call, run};
-use crate::{ALLOW, errno, profile};
 
 const X86_64: u32 = ABIS[0].1;
 const X86: u32 = ABIS[1].1;
