@@ -111,7 +111,7 @@ impl<R: BufRead> Decoder<R> {
     fn explain(&self, error: io::Error) -> io::Error {
         let is_of_source = error.raw_os_error().is_some()
             || matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
-            || error.get_ref().is_some_and(|inner| inner.is::<Error>());
+            || error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>);
         if is_of_source || self.compression == Compression::None {
             return error;
         }

@@ -6,9 +6,11 @@ pub mod digest;
 mod entry;
 mod error;
 mod header;
+mod output;
 mod pax;
 pub mod reader;
 mod sparse;
+pub mod split;
 pub mod tap;
 pub mod writer;
 

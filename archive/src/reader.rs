@@ -107,6 +107,13 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
         Ok((self.source.inner, self.source.tap))
     }
 
+    /// Says that the content of the current member is not in the stream, although its padding is. Returns the
+    /// stream and the tap, for the caller to fetch the content from elsewhere.
+    pub(crate) fn elide_content(&mut self) -> (&mut R, &mut T) {
+        self.remaining = 0;
+        (&mut self.source.inner, &mut self.source.tap)
+    }
+
     fn skip_content(&mut self) -> Result<()> {
         let mut content = self.content();
         while *content.remaining > 0 {
