@@ -6,6 +6,8 @@ pub mod digest;
 mod entry;
 mod error;
 mod header;
+pub mod ingest;
+pub mod layer;
 mod output;
 mod pax;
 pub mod reader;
