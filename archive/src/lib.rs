@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod compress;
+pub mod diff;
 pub mod digest;
 mod entry;
 mod error;
