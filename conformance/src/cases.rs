@@ -1,12 +1,20 @@
 //! The list, by theme.
 
+mod depth;
+mod duplicate;
+mod errors;
+mod kinds;
 mod lifecycle;
+mod posix;
+mod tree;
 
 use crate::case::Case;
 
 /// Every case, in the order in which they are best read.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES].into_iter().flatten()
+    [lifecycle::CASES, tree::CASES, kinds::CASES, posix::CASES, depth::CASES, duplicate::CASES, errors::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// Declares a list of cases: `"name" run "promise";`, and for one that depends on a capability

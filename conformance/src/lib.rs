@@ -15,6 +15,7 @@
 //!
 //! And from a program, on the user's own host: [`run`].
 
+mod actor;
 mod bench;
 mod case;
 mod cases;
