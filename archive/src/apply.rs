@@ -140,9 +140,9 @@ pub struct Applied {
 impl Applied {
     fn warn(&mut self, warning: String) {
         if self.warnings.len() < WARNING_LIMIT {
-            self.warnings.push(warning)
+            self.warnings.push(warning);
         } else {
-            self.more_warnings += 1
+            self.more_warnings += 1;
         }
     }
 

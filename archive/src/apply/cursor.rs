@@ -167,30 +167,45 @@ impl Cursor {
 
     /// Goes into the directory `name`, which is made if it is not there, in place of whatever else is there.
     pub(super) fn open_or_make(&mut self, name: &[u8], site: &mut Site<'_>) -> Attempt {
+        // Most are new, so this asks last whether it is there.
+        match self.mkdir(name) {
+            Ok(()) => return self.enter_made(name, false, site),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("making the directory")(errno)),
+        }
         match rustix::fs::openat(&self.here().fd, name, DIRECTORY, Mode::empty()) {
             Ok(fd) => self.push_found(fd, name, site),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make(name, site),
+            Err(Errno::NOTDIR | Errno::LOOP) => self.make(name, site),
             Err(errno) => Err(failed("opening")(errno)),
         }
     }
 
     /// Makes the directory `name`, in place of whatever is there, and goes into it.
     fn make(&mut self, name: &[u8], site: &mut Site<'_>) -> Attempt {
-        // Nobody else looks in before it has its owner.
-        let mode = Mode::RWXU;
-        let mut over = site.uncover(self.here(), name)?;
-        let mut made = rustix::fs::mkdirat(&self.here().fd, name, mode);
-        if made == Err(Errno::EXIST) {
+        let mut made = self.mkdir(name);
+        let over = made == Err(Errno::EXIST);
+        if over {
             self.displace(name, site)?;
-            over = true;
-            made = rustix::fs::mkdirat(&self.here().fd, name, mode);
+            made = self.mkdir(name);
         }
         made.map_err(failed("making the directory"))?;
-        self.here_mut().changed = true;
-        let fd = rustix::fs::openat(&self.here().fd, name, DIRECTORY, Mode::empty())
+        self.enter_made(name, over, site)
+    }
+
+    /// With mode 0700: nobody else looks in before it has its owner.
+    fn mkdir(&self, name: &[u8]) -> Result<(), Errno> {
+        rustix::fs::mkdirat(&self.here().fd, name, Mode::RWXU)
+    }
+
+    /// Goes into a new directory, which is `over` something that was there, or alone.
+    fn enter_made(&mut self, name: &[u8], over: bool, site: &mut Site<'_>) -> Attempt {
+        let over = site.uncover(self.here(), name)? || over;
+        let parent = self.here_mut();
+        parent.changed = true;
+        let inherits = parent.inherits;
+        let fd = rustix::fs::openat(&parent.fd, name, DIRECTORY, Mode::empty())
             .map_err(failed("opening the directory just made for"))?;
-        let inherits = self.here().inherits;
-        self.push(name, site, |place, depth, length| Ok(Frame::made(fd, place, depth, length)))?;
+        self.push(name, site, |place, depth, length| Ok(Frame::made(fd, place, depth, length, inherits)))?;
         if inherits {
             Target::Open(self.here().fd.as_fd()).drop_inherited_acl()?;
         }

@@ -34,9 +34,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// One that was made just now, by [`Site`]'s rules: mode 0700, the creator's.
-    pub(super) fn made(fd: OwnedFd, place: Place, depth: usize, length: usize) -> Self {
-        Self { fd, place, depth, length, inherits: false, changed: false, pending: None, found: None }
+    /// One that was made just now, mode 0700 and the creator's own; if its parent gives its group, it has that one and
+    /// gives it on.
+    pub(super) fn made(fd: OwnedFd, place: Place, depth: usize, length: usize, inherits: bool) -> Self {
+        Self { fd, place, depth, length, inherits, changed: false, pending: None, found: None }
     }
 
     /// One that was there.
@@ -45,8 +46,7 @@ impl Frame {
         let has_default_acl = rustix::fs::fgetxattr_query(&fd, DEFAULT_ACL).is_ok();
         let sets_group = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
         let mtime = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
-        let mut frame = Self::made(fd, place, depth, length);
-        frame.inherits = sets_group || has_default_acl;
+        let mut frame = Self::made(fd, place, depth, length, sets_group || has_default_acl);
         frame.found = Some(mtime);
         Ok(frame)
     }
