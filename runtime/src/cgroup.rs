@@ -39,6 +39,33 @@ pub(crate) struct Group {
     dir: PathBuf,
 }
 
+impl Group {
+    /// Makes the group and the parents it lacks, and adds what was made to `made`.
+    fn create(&self, made: &mut Vec<PathBuf>) -> Result<()> {
+        let what = |dir: &Path| format!("making control group {}", dir.display());
+        let mut dir = self.hierarchy.mountpoint.clone();
+        let names = self.dir.strip_prefix(&dir).unwrap_or(Path::new(""));
+        for name in names.components() {
+            if self.hierarchy.version == Version::V2 {
+                v2::delegate(&dir);
+            }
+            dir.push(name);
+            match fs::create_dir(&dir) {
+                Ok(()) => made.push(dir.clone()),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && dir != self.dir => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    return Err(Error::spec(format!("control group {} is in use", dir.display())));
+                }
+                Err(error) => return Err(error).context(|| what(&dir)),
+            }
+            if self.hierarchy.version == Version::V1 && self.hierarchy.has("cpuset") {
+                v1::inherit_cpuset(&dir).context(|| what(&dir))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Cgroup {
     /// Finds where the groups of `path` are, or would be. `path` begins at the root of each hierarchy.
     pub(crate) fn locate(path: &Path) -> Result<Self> {
@@ -59,44 +86,20 @@ impl Cgroup {
         Ok(Self { groups: hierarchies.into_iter().map(group).collect(), parents: Vec::new() })
     }
 
-    /// Makes the groups, empty and without limits. On failure those that were made are removed again.
+    /// Makes the groups, empty and without limits. On failure those that were made are removed again; one that was
+    /// there already is an error, for its processes and limits are another's.
     pub(crate) fn create(&mut self) -> Result<()> {
-        let made = (0..self.groups.len()).try_for_each(|index| self.create_group(index));
-        if made.is_err() {
-            for error in self.remove() {
-                drop(error);
+        let mut made = Vec::new();
+        let created = self.groups.iter().try_for_each(|group| group.create(&mut made));
+        match created {
+            Ok(()) => {
+                made.retain(|dir| self.groups.iter().all(|group| group.dir != *dir));
+                self.parents = made;
             }
+            // Nothing is in them yet; a parent that another container came to share stays.
+            Err(_) => made.iter().rev().for_each(|dir| drop(fs::remove_dir(dir))),
         }
-        made
-    }
-
-    fn create_group(&mut self, index: usize) -> Result<()> {
-        let group = &self.groups[index];
-        let mut dir = group.hierarchy.mountpoint.clone();
-        let names = group.dir.strip_prefix(&dir).map(Path::to_owned).unwrap_or_default();
-        for name in names.components() {
-            if group.hierarchy.version == Version::V2 {
-                v2::delegate(&dir);
-            }
-            dir.push(name);
-            let last = dir == group.dir;
-            match fs::create_dir(&dir) {
-                Ok(()) if !last => self.parents.push(dir.clone()),
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && !last => {}
-                // A group left by a container that died with its supervisor: its limits are not ours to inherit.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    return Err(error).context(|| format!("control group {} is in use", dir.display()));
-                }
-                Err(error) => {
-                    return Err(error).context(|| format!("making control group {}", dir.display()));
-                }
-            }
-            if group.hierarchy.has("cpuset") && group.hierarchy.version == Version::V1 {
-                v1::inherit_cpuset(&dir).context(|| format!("setting up control group {}", dir.display()))?;
-            }
-        }
-        Ok(())
+        created
     }
 
     /// What a process needs to enter all groups.

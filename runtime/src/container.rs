@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
 
 use crate::cgroup::{Cgroup, Entrance};
@@ -44,6 +45,8 @@ pub struct Container {
     namespaces: libc::c_int,
     cgroup: Cgroup,
     entrance: Entrance,
+    /// The processes that `exec` made, until they are known to be reaped.
+    joined: Vec<OwnedFd>,
 }
 
 impl Container {
@@ -66,7 +69,16 @@ impl Container {
         match launch(bundle, plan, io, filter.as_ref(), &cgroup, &joined) {
             Ok((init, channel, entrance)) => {
                 let process = bundle.spec.process().clone().unwrap_or_default();
-                Ok(Self { init, channel: Some(channel), process, filter, namespaces, cgroup, entrance })
+                Ok(Self {
+                    init,
+                    channel: Some(channel),
+                    process,
+                    filter,
+                    namespaces,
+                    cgroup,
+                    entrance,
+                    joined: Vec::new(),
+                })
             }
             Err(error) => {
                 let mut errors = cgroup.remove();
@@ -148,7 +160,11 @@ impl Container {
             Cloned::Parent { pid, pidfd } => {
                 drop(theirs);
                 let running = await_ready(&ours, pid, pidfd)?;
+                let kept = rustix::io::dup(&running.pidfd).context(|| "keeping a process");
+                let kept = kept.map_err(|error| fail(&running, Err(error)))?;
                 settle(&ours, &running)?;
+                self.joined.retain(|pidfd| !is_reaped(pidfd));
+                self.joined.push(kept);
                 Ok(running)
             }
         }
@@ -229,8 +245,8 @@ impl Container {
 
     /// Kills and reaps what is left of the container and removes its control groups. May be repeated.
     ///
-    /// It reaps the first process if that was not yet; other children of the supervisor are left to it, except
-    /// that a zombie of [`exec`](Self::exec) in the container is reaped too where it would keep the first from ending.
+    /// It reaps the first process and those of [`exec`](Self::exec) that were not yet, since the first cannot end
+    /// while another is a zombie. Whoever wants to know how they ended reaps them before.
     ///
     /// # Errors
     ///
@@ -238,6 +254,9 @@ impl Container {
     pub fn delete(&mut self) -> Result<()> {
         self.channel = None;
         let mut failures: Vec<Error> = self.signal_all(libc::SIGKILL).err().into_iter().collect();
+        for pidfd in self.joined.drain(..) {
+            failures.extend(reap_killed(&pidfd).context(|| "reaping a process of the container").err());
+        }
         failures.extend(self.init.reap_killed().err());
         failures.extend(self.cgroup.remove());
         if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
@@ -253,13 +272,9 @@ impl Container {
 pub fn remove_cgroup(path: &Path) -> Result<()> {
     let mut cgroup = Cgroup::locate(path)?;
     let mut failures: Vec<Error> = cgroup.kill(libc::SIGKILL).err().into_iter().collect();
-    failures.extend(cgroup.thaw().err().filter(|error| !is_missing(error)));
+    failures.extend(cgroup.thaw().err());
     failures.extend(cgroup.remove());
     if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
-}
-
-fn is_missing(error: &Error) -> bool {
-    matches!(error, Error::Os { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// Everything that can be refused before anything is made.
@@ -377,6 +392,19 @@ fn fail(running: &Running, report: Result<Report>) -> Error {
     }
 }
 
+/// Waits for a process that was killed; one that is reaped already is fine.
+fn reap_killed(pidfd: &OwnedFd) -> rustix::io::Result<()> {
+    match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)) {
+        Ok(_) | Err(Errno::CHILD) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_reaped(pidfd: &OwnedFd) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::PidFd(pidfd.as_fd()), look), Err(Errno::CHILD))
+}
+
 impl Running {
     /// Sends a signal, a real-time one too.
     ///
@@ -390,12 +418,7 @@ impl Running {
         }
     }
 
-    /// Waits for a process that was killed; one that is reaped already is fine.
     fn reap_killed(&self) -> Result<()> {
-        let wait = || waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-        match rustix::io::retry_on_intr(wait) {
-            Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
-            Err(error) => Err(error).context(|| format!("reaping process {}", self.pid)),
-        }
+        reap_killed(&self.pidfd).context(|| format!("reaping process {}", self.pid))
     }
 }

@@ -77,16 +77,17 @@ pub(crate) fn cloexec_all() -> io::Result<()> {
 /// Gives every signal its default action and unblocks all, which exec would otherwise hand on: the Rust runtime
 /// ignores SIGPIPE, and a supervisor blocks what it reads from a signalfd.
 pub(crate) fn default_signals() {
-    // SAFETY: plain values; SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and libc's own signals answer EINVAL,
-    // which is right.
-    unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    // The kernel's own call, since libc's refuses the signals that it keeps for itself (32 and 33). An action of
+    // zeroes (handler, flags, restorer, mask) is SIG_DFL.
+    let (action, none) = ([0_u64; 4], 0_u64);
+    let size = size_of_val(&none);
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL runs no code of ours; `action` is as long as any architecture's structure and lives during
+        // the call. SIGKILL and SIGSTOP answer EINVAL, which is right.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, 0, size) };
     }
+    // SAFETY: reads a set of 64 signals that lives during the call.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, size) };
 }
 
 /// Sends any signal, the real-time ones too; signal 0 only asks whether the process is there.

@@ -33,7 +33,7 @@ pub(super) struct Access {
 }
 
 /// What every container may use, as bundles made for runc expect: making nodes, and the devices of its `/dev`.
-const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 11] = [
+const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 10] = [
     ('c', None, None, "m"),
     ('b', None, None, "m"),
     ('c', Some(1), Some(3), "rwm"),
@@ -42,7 +42,6 @@ const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 11] = [
     ('c', Some(1), Some(8), "rwm"),
     ('c', Some(1), Some(9), "rwm"),
     ('c', Some(5), Some(0), "rwm"),
-    ('c', Some(5), Some(1), "rwm"),
     ('c', Some(5), Some(2), "rwm"),
     ('c', Some(136), None, "rwm"),
 ];

@@ -19,9 +19,12 @@ impl Cgroup {
         frozen
     }
 
-    /// Lets them run on; does nothing where none is frozen.
+    /// Lets them run on; does nothing where none is frozen, or no group is left.
     pub(crate) fn thaw(&self) -> Result<()> {
-        self.set_frozen(false)
+        match self.set_frozen(false) {
+            Err(Error::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+            thawed => thawed,
+        }
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {

@@ -67,7 +67,7 @@ impl Covers {
         if let Some(first) = &self.directory {
             return clone_tree(first, Path::new(""), false);
         }
-        let options = vec!["ro".to_owned(), "nr_inodes=1".to_owned()];
+        let options = vec!["ro".to_owned()];
         let tmpfs = Filesystem { fstype: "tmpfs".into(), source: Some("tmpfs".into()), options };
         let made = new_filesystem(&tmpfs, libc::MOUNT_ATTR_RDONLY)?;
         self.directory = Some(rustix::io::dup(&made)?);

@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod bed;
+mod cgroup;
 mod create;
+mod exec;
+mod oracle;
+mod rootfs;
 mod supervisor;
+mod terminal;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -23,7 +28,14 @@ fn main() {
     if std::env::var_os("MICA_TEST_SUPERVISOR").is_some() {
         return supervisor::serve();
     }
-    let modules = [("create", create::CASES)];
+    let modules = [
+        ("cgroup", cgroup::CASES),
+        ("create", create::CASES),
+        ("exec", exec::CASES),
+        ("oracle", oracle::CASES),
+        ("rootfs", rootfs::CASES),
+        ("terminal", terminal::CASES),
+    ];
     let trial = |module: &str, (name, run): Case| {
         Trial::test(format!("{module}::{name}"), move || {
             run();
