@@ -1,5 +1,6 @@
 //! The control groups of one container: one on a v2 host, one for each hierarchy on v1 and hybrid hosts.
 
+mod device_filter;
 mod devices;
 mod freezer;
 mod hierarchy;

@@ -155,6 +155,48 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     Ok(())
 }
 
+/// One eBPF instruction, as the kernel has it in memory (`struct bpf_insn`).
+pub(crate) type Instruction = [u8; 8];
+
+/// Loads a program that decides about devices (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+pub(crate) fn bpf_load(program: &[Instruction]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 4],
+        version_and_flags: [u32; 2],
+    }
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        instructions: program.as_ptr() as u64,
+        license: c"".as_ptr() as u64,
+        log: [0; 4],
+        version_and_flags: [0; 2],
+    };
+    // SAFETY: `load` is the beginning of bpf_attr with the stated size; its pointers live during the call.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of_val(&load)) })?;
+    // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Makes `program` decide, along with those that are there already, about devices in the v2 group `group`.
+pub(crate) fn bpf_attach(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let attach = [group.as_raw_fd() as u32, program.as_raw_fd() as u32, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI];
+    // SAFETY: the four numbers are the beginning of bpf_attr for this command, with the stated size.
+    check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of_val(&attach)) })?;
+    Ok(())
+}
+
 /// Brings the interface `lo` of this network namespace up; the kernel then gives it 127.0.0.1 and ::1.
 pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all zeroes are a valid ifreq.
