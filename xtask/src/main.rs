@@ -3,6 +3,7 @@
 //! It uses the standard library alone, so that it builds first, on a machine that has only Rust, git and gcc.
 
 mod arrows;
+mod bench;
 mod demo;
 mod fuzz;
 mod leaks;
@@ -16,7 +17,7 @@ mod source;
 mod test;
 mod tree;
 
-use options::{Flag, NO_INSTALL, Options, PACKAGE, SECONDS};
+use options::{Flag, NO_INSTALL, Options, PACKAGE, REST, SECONDS};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +58,15 @@ const VERBS: &[Verb] = &[
                   anything left behind: mounts, devices, namespaces, cgroups, processes, files.",
         flags: &[NO_INSTALL, PACKAGE],
         run: test::verb,
+    },
+    Verb {
+        name: "bench",
+        about: "Measure what Mica's commands cost, beside tar and bare OCI runtimes",
+        details: "Needs root, and 13 GB of memory for a file system of its own. Contenders take turns; CPU and wall time\n\
+                  are medians. What follows `--` goes to the program, which --help explains; every sample is kept in\n\
+                  target/bench/samples.json. `cargo bench -p mica-bench` measures inside one process.",
+        flags: &[NO_INSTALL, REST],
+        run: bench::verb,
     },
     Verb {
         name: "fuzz",

@@ -22,6 +22,8 @@ pub(crate) const PACKAGE: Flag =
     Flag { name: "--package", value: Some("NAME"), about: "Test this crate only; may be repeated" };
 pub(crate) const SECONDS: Flag =
     Flag { name: "--seconds", value: Some("N"), about: "Time for each target [default: 60]" };
+pub(crate) const REST: Flag =
+    Flag { name: "--", value: Some("ARGS..."), about: "Pass everything that follows on" };
 pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
 
 /// What was asked for.
@@ -31,11 +33,12 @@ pub(crate) struct Options {
     pub(crate) install: bool,
     pub(crate) packages: Vec<String>,
     pub(crate) seconds: u32,
+    pub(crate) rest: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { help: false, install: true, packages: Vec::new(), seconds: 60 }
+        Self { help: false, install: true, packages: Vec::new(), seconds: 60, rest: Vec::new() }
     }
 }
 
@@ -50,6 +53,10 @@ pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Optio
         };
         let known = flags.iter().chain([&HELP]).find(|flag| flag.name == name);
         let flag = known.ok_or_else(|| unknown(verb, arg, flags))?;
+        if flag.name == REST.name {
+            options.rest = args.cloned().collect();
+            break;
+        }
         let value = match (flag.value, attached) {
             (None, None) => String::new(),
             (None, Some(_)) => return Err(format!("{name} takes no value")),
@@ -82,6 +89,14 @@ mod tests {
     fn parsed(args: &[&str]) -> Result<Options> {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         parse("test", &args, &[NO_INSTALL, PACKAGE, SECONDS])
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_passed_on() {
+        let args = ["--no-install", "--", "--only", "run"].map(str::to_owned);
+        let options = parse("bench", &args, &[NO_INSTALL, REST]).unwrap();
+        assert!(!options.install);
+        assert_eq!(options.rest, ["--only", "run"]);
     }
 
     #[test]

@@ -1,0 +1,91 @@
+//! Measures whole commands: Mica's beside the floor (`tar`, one system call) and beside bare OCI runtimes.
+//!
+//! The contenders of a row take turns, so that what else the machine does hits all of them. A sample is the CPU time
+//! and the wall time of a command with everything that it started, also in the background, and the largest memory of
+//! one process. What is printed are medians with their spread, and ratios within the row; a bound that is missed is
+//! said, and is no failure of the program. Nothing here is a test.
+//!
+//! Everything happens in a mount namespace of its own, by default on an ext4 file system in memory, so that a slow disk
+//! is not what is measured.
+
+mod images;
+mod measure;
+mod report;
+mod rows;
+mod stage;
+mod sys;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use report::Report;
+use stage::Stage;
+
+/// A failure is one line for a person.
+type Result<T> = std::result::Result<T, String>;
+
+/// Measure what Mica's commands cost
+#[derive(Debug, Parser)]
+struct Options {
+    /// How often each contender of a row takes its turn
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+    /// Only the rows whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// The mica program
+    #[arg(long)]
+    mica: PathBuf,
+    /// A Debian root file system as an uncompressed tar
+    #[arg(long)]
+    rootfs: PathBuf,
+    /// Work in this directory, not in memory
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Write every sample to this file, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    // The floor of hashing is this program too, so that it hashes with the same code.
+    if let [_, verb, file] = std::env::args().collect::<Vec<_>>().as_slice()
+        && verb == "hash"
+    {
+        return done(images::hash(file.as_ref()));
+    }
+    done(run(&Options::parse()))
+}
+
+fn done(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("mica-bench: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let stage = Stage::new(options.dir.as_deref(), &options.mica, &options.rootfs)?;
+    let mut report = Report::new(options.rounds);
+    for group in rows::GROUPS {
+        if group.rows.iter().any(|name| name.contains(&options.only)) {
+            eprintln!("mica-bench: preparing {}", group.rows.join(", "));
+            for row in (group.prepare)(&stage)? {
+                if row.name.contains(&options.only) {
+                    eprintln!("mica-bench: measuring {}", row.name);
+                    report.add(measure::row(row, options.rounds)?);
+                }
+            }
+        }
+    }
+    print!("{report}");
+    match &options.json {
+        Some(path) => report.save(path),
+        None => Ok(()),
+    }
+}

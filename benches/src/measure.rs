@@ -1,0 +1,80 @@
+//! Samples: what one run of a command cost.
+
+use std::fmt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::rows::Row;
+use crate::sys::{self, Used};
+
+/// What one run cost.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Sample {
+    /// User and system time of everything that the command started, in microseconds.
+    pub(crate) cpu: u64,
+    /// Until the last of it ended, in microseconds.
+    pub(crate) wall: u64,
+    /// The largest resident set of one process, in KiB.
+    pub(crate) rss: u64,
+}
+
+/// The samples of a row, by contender.
+#[derive(Debug, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) name: &'static str,
+    pub(crate) bounds: Vec<crate::rows::Bound>,
+    pub(crate) contenders: Vec<(&'static str, Vec<Sample>)>,
+}
+
+/// Lets the contenders of a row take turns.
+pub(crate) fn row(mut row: Row<'_>, rounds: usize) -> Result<Measured> {
+    let mut samples: Vec<_> = row.contenders.iter().map(|contender| (contender.name, Vec::new())).collect();
+    // The first round warms caches and is not counted.
+    for round in 0..=rounds {
+        for (contender, (name, samples)) in row.contenders.iter_mut().zip(&mut samples) {
+            let at = |error: String| format!("{} of {}: {error}", name, row.name);
+            (contender.before)().map_err(at)?;
+            let sample = run(&mut (contender.command)()).map_err(at)?;
+            (contender.after)().map_err(at)?;
+            if round > 0 {
+                samples.push(sample);
+            }
+        }
+    }
+    Ok(Measured { name: row.name, bounds: row.bounds, contenders: samples })
+}
+
+/// Runs a command to the end of everything that it started. This process inherits what loses its parent, so that a
+/// supervisor in the background is counted.
+pub(crate) fn run(command: &mut Command) -> Result<Sample> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("become a subreaper: {e}"))?;
+    let shown = Shown(command).to_string();
+    let started = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let main = child.map_err(|e| format!("start {shown}: {e}"))?.id().cast_signed();
+    let (mut total, mut failed) = (Used::default(), None);
+    while let Some((pid, status, used)) = sys::wait().map_err(|e| format!("wait for {shown}: {e}"))? {
+        total = Used { cpu: total.cpu + used.cpu, rss: total.rss.max(used.rss) };
+        if pid == main && status != 0 {
+            failed = Some(status);
+        }
+    }
+    let wall = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    match failed {
+        Some(status) => Err(format!("{shown} failed with wait status {status:#x}")),
+        None => Ok(Sample { cpu: total.cpu, wall, rss: total.rss }),
+    }
+}
+
+struct Shown<'a>(&'a Command);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = std::iter::once(self.0.get_program()).chain(self.0.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        write!(f, "'{}'", words.join(" "))
+    }
+}

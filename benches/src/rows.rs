@@ -1,0 +1,112 @@
+//! What is compared with what.
+
+use std::fmt;
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::stage::Stage;
+
+mod apply;
+mod change;
+mod run;
+
+/// One comparison.
+pub(crate) struct Row<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) contenders: Vec<Contender<'a>>,
+    pub(crate) bounds: Vec<Bound>,
+}
+
+type Step<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+
+/// One command of a row. Only the command is measured.
+pub(crate) struct Contender<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) before: Step<'a>,
+    pub(crate) command: Box<dyn FnMut() -> Command + 'a>,
+    pub(crate) after: Step<'a>,
+}
+
+impl<'a> Contender<'a> {
+    fn new(name: &'static str, command: impl FnMut() -> Command + 'a) -> Self {
+        Self { name, before: Box::new(|| Ok(())), command: Box::new(command), after: Box::new(|| Ok(())) }
+    }
+
+    fn before(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
+        Self { before: Box::new(step), ..self }
+    }
+
+    fn after(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
+        Self { after: Box::new(step), ..self }
+    }
+}
+
+/// What a contender may cost: (`of` - `less`) / `against` is at most `most`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Bound {
+    pub(crate) what: What,
+    pub(crate) of: &'static str,
+    pub(crate) less: Option<&'static str>,
+    pub(crate) against: Option<&'static str>,
+    pub(crate) most: f64,
+}
+
+impl Bound {
+    /// `of` costs at most `most` times what `against` does.
+    fn ratio(what: What, of: &'static str, against: &'static str, most: f64) -> Self {
+        Self { what, of, less: None, against: Some(against), most }
+    }
+
+    /// What `of` costs is counted without what `less` does.
+    fn without(self, less: &'static str) -> Self {
+        Self { less: Some(less), ..self }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum What {
+    Cpu,
+    Wall,
+    /// The most that any sample took, in MiB.
+    Memory,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "CPU",
+            Self::Wall => "wall time",
+            Self::Memory => "memory (MiB)",
+        })
+    }
+}
+
+/// Rows that are prepared together, with the names that they will have.
+pub(crate) struct Group {
+    pub(crate) rows: &'static [&'static str],
+    pub(crate) prepare: fn(&Stage) -> Result<Vec<Row<'_>>>,
+}
+
+pub(crate) const GROUPS: &[Group] = &[
+    Group { rows: &["apply.debian", "barrier"], prepare: apply::debian },
+    Group { rows: &["apply.ten-layers"], prepare: apply::ten_layers },
+    Group { rows: &["save.debian"], prepare: apply::save },
+    Group { rows: &["run.none"], prepare: run::none },
+    Group { rows: &["diff.one-file", "commit.one-file"], prepare: change::one_file },
+];
+
+fn make(path: &std::path::Path) -> Result<()> {
+    std::fs::create_dir(path).map_err(|e| format!("create '{}': {e}", path.display()))
+}
+
+fn clear(path: &std::path::Path) -> Result<()> {
+    crate::measure::run(Command::new("rm").arg("-rf").arg(path)).map(drop)
+}
+
+fn shell(script: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script);
+    command
+}

@@ -1,0 +1,99 @@
+//! Layers in and out.
+
+use std::process::Command;
+
+use super::{Bound, Contender, Row, What, clear, make, shell};
+use crate::images::{self, Shape};
+use crate::stage::Stage;
+use crate::{Result, measure};
+
+fn hash<'a>(stage: &'a Stage, file: &'static str) -> Contender<'a> {
+    Contender::new("hash", move || {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("hash").arg(stage.path(file));
+        command
+    })
+}
+
+fn untar(stage: &Stage) -> Contender<'_> {
+    Contender::new("tar x", move || {
+        let mut command = Command::new("tar");
+        command.arg("xf").arg(stage.path("rootfs.tar")).arg("-C").arg(stage.path("floor"));
+        command
+    })
+    .before(move || make(&stage.path("floor")))
+    .after(move || clear(&stage.path("floor")))
+}
+
+/// One layer of a real Debian.
+pub(super) fn debian(stage: &Stage) -> Result<Vec<Row<'_>>> {
+    let import = Contender::new("mica import", move || {
+        let mut command = stage.mica("apply");
+        command.arg("import").arg(stage.path("rootfs.tar")).arg("debian:12");
+        command
+    })
+    .after(move || clear(&stage.path("apply")));
+    let apply = Row {
+        name: "apply.debian",
+        contenders: vec![import, untar(stage), hash(stage, "rootfs.tar")],
+        bounds: vec![
+            Bound::ratio(What::Cpu, "mica import", "tar x", 1.0).without("hash"),
+            Bound { what: What::Memory, of: "mica import", less: None, against: None, most: 64.0 },
+        ],
+    };
+    // What it takes to have the same files on the disk for good.
+    let extract = move || measure::run(&mut (untar(stage).command)()).map(drop);
+    let sync = Contender::new("sync -f", move || {
+        let mut command = Command::new("sync");
+        command.arg("-f").arg(stage.path("floor"));
+        command
+    })
+    .before(move || make(&stage.path("floor")).and_then(|()| extract()))
+    .after(move || clear(&stage.path("floor")));
+    Ok(vec![apply, Row { name: "barrier", contenders: vec![sync], bounds: Vec::new() }])
+}
+
+/// An image of ten layers and 57,000 files, on one processor and on two.
+pub(super) fn ten_layers(stage: &Stage) -> Result<Vec<Row<'_>>> {
+    let archive = stage.path("ten.tar");
+    images::write(&archive, Shape { layers: 10, files: 5700 })?;
+    let load = |name, processors: &'static str| {
+        let archive = archive.clone();
+        Contender::new(name, move || {
+            let mut command = Command::new("taskset");
+            command.args(["--cpu-list", processors]).arg(&stage.mica).arg("--root").arg(stage.path("ten"));
+            command.args(["load", "--input"]).arg(&archive);
+            command
+        })
+        .after(move || clear(&stage.path("ten")))
+    };
+    Ok(vec![Row {
+        name: "apply.ten-layers",
+        contenders: vec![load("two processors", "0,1"), load("one processor", "0")],
+        bounds: vec![
+            Bound::ratio(What::Wall, "two processors", "one processor", 0.65),
+            Bound { what: What::Memory, of: "two processors", less: None, against: None, most: 64.0 },
+        ],
+    }])
+}
+
+/// A layer as a tarball again.
+pub(super) fn save(stage: &Stage) -> Result<Vec<Row<'_>>> {
+    let mut import = stage.mica("save");
+    measure::run(import.arg("import").arg(stage.path("rootfs.tar")).arg("debian:12"))?;
+    make(&stage.path("tree"))?;
+    let mut floor = Command::new("tar");
+    measure::run(floor.arg("xf").arg(stage.path("rootfs.tar")).arg("-C").arg(stage.path("tree")))?;
+    let save =
+        format!("'{}' --root '{}' save debian:12 | cat", stage.mica.display(), stage.path("save").display());
+    let pack = format!("tar c -C '{}' . | cat", stage.path("tree").display());
+    Ok(vec![Row {
+        name: "save.debian",
+        contenders: vec![
+            Contender::new("mica save", move || shell(&save)),
+            Contender::new("tar c", move || shell(&pack)),
+            hash(stage, "rootfs.tar"),
+        ],
+        bounds: vec![Bound::ratio(What::Cpu, "mica save", "tar c", 2.0).without("hash")],
+    }])
+}
