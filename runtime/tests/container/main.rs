@@ -5,6 +5,7 @@
 mod bed;
 mod cgroup;
 mod create;
+mod escape;
 mod exec;
 mod oracle;
 mod rootfs;
@@ -28,9 +29,13 @@ fn main() {
     if std::env::var_os("MICA_TEST_SUPERVISOR").is_some() {
         return supervisor::serve();
     }
+    if std::env::var_os("MICA_TEST_TRAP").is_some() {
+        return escape::overwrite_self();
+    }
     let modules = [
         ("cgroup", cgroup::CASES),
         ("create", create::CASES),
+        ("escape", escape::CASES),
         ("exec", exec::CASES),
         ("oracle", oracle::CASES),
         ("rootfs", rootfs::CASES),

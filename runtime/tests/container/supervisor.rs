@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -52,23 +52,26 @@ pub(crate) struct Supervisor {
     child: Child,
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    /// Open until the supervisor is executed from it.
+    _program: OwnedFd,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Supervisor {
     pub(crate) fn spawn() -> Self {
-        // Mounts of its own, as the real one has them.
+        // Mounts of its own, and a file that cannot be written, as the real one has them.
+        let program = mica_runtime::protected_self().unwrap();
         let mut child = Command::new("unshare")
             .args(["--mount", "--"])
-            .arg(std::env::current_exe().unwrap())
+            .arg(format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd()))
             .env("MICA_TEST_SUPERVISOR", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let (orders, answers) = (child.stdin.take(), child.stdout.take().unwrap());
-        Self { child, orders, answers: BufReader::new(answers) }
+        Self { child, orders, answers: BufReader::new(answers), _program: program }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -80,7 +83,7 @@ impl Supervisor {
         writeln!(orders, "{}", serde_json::to_string(order).unwrap()).unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
-        match serde_json::from_str(&line).unwrap_or_else(|_| panic!("the supervisor died of {order:?}")) {
+        match serde_json::from_str(&line).unwrap_or_else(|_| panic!("the supervisor died")) {
             Answer::Failed(failure) => Err(failure),
             answer => Ok(answer),
         }
