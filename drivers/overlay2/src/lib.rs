@@ -1,1 +1,373 @@
-//! Storage driver: one overlayfs layer a directory.
+//! Layers laid over each other by the kernel's overlayfs: one directory a layer, nothing copied until it is written.
+//!
+//! ```text
+//! layers/ID/diff         what the layer changed: an overlay's lower directory, or the upper one of the layer that is written
+//! layers/ID/work         overlayfs' scratch space, while the layer is mounted for writing
+//! layers/ID/committed    says that the layer is frozen
+//! layers/ID/detached     says that the layer does not know its parents yet
+//! ```
+//!
+//! Mounting is naming these directories, so nothing here depends on how large a layer is, but for
+//! [`duplicate`](GraphDriver::duplicate), [`usage`](GraphDriver::usage) and [`remove`](GraphDriver::remove).
+
+mod known;
+mod layer;
+mod probe;
+mod quota;
+mod sys;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use mica_core::graphdriver::Posix;
+use mica_core::mount::{Bind, Overlay, Upper};
+use mica_core::{
+    Access, ByteSize, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId,
+    LayerOptions, MountRequest, MountSpec, Mounts, OptionMap, Quota, Result, Support, Trees, Usage,
+    WhiteoutForm, failpoint, options,
+};
+use mica_tree::Shelf;
+
+use layer::{Layer, State};
+use probe::Host;
+use quota::Quotas;
+
+const NAME: &str = "overlay2";
+
+/// The kernel lays 500 lower directories over each other, and a tree that is read has no other.
+const MAX_DEPTH: usize = 500;
+
+/// The entry for the registry.
+pub const DRIVER: DriverEntry = DriverEntry {
+    name: NAME,
+    about: "the kernel's overlayfs; fast to create, mount and diff",
+    options: Options::DOCS,
+    open,
+    helper: None,
+};
+
+mica_core::driver_options! {
+    /// What `--storage-opt overlay2.NAME=VALUE` sets.
+    pub(crate) struct Options {
+        /// The most bytes that a container may write, where it asks for no limit of its own.
+        /// Needs project quota on xfs or ext4.
+        size: Option<ByteSize> = None,
+        /// The most files that a container may make, likewise.
+        inodes: Option<u64> = None,
+        /// Skip all syncing of a container that is thrown away after a crash.
+        volatile: bool = true,
+        /// Keep overlayfs' marks in 'user.' and not in 'trusted.' attributes, as in a user namespace they must be.
+        /// Found out where it is not given.
+        userxattr: Option<bool> = None,
+    }
+}
+
+fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
+    let options: Options = options::parse(NAME, given, Options::DOCS)?;
+    Ok(Box::new(Overlay2::open(root, options)?))
+}
+
+/// The shelf and what overlayfs can do below it. Where that is too little, a new shelf is taken away again.
+fn prepare(path: &Path, root: &File, options: &Options) -> Result<(Shelf, Host)> {
+    let shelf = Shelf::open(path).map_err(Error::io(|| format!("open '{}'", path.display())))?;
+    match known::host(path, root, &shelf, options.userxattr) {
+        Ok(host) => Ok((shelf, host)),
+        Err(error) => {
+            for part in ["layers", "staging", "removing"] {
+                // Fails where it holds something, as it should.
+                let _ = std::fs::remove_dir(path.join(part));
+            }
+            Err(error)
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Overlay2 {
+    shelf: Shelf,
+    /// Opened before the first write, so that `sync` reports every write-back error since (syncfs(2)).
+    root: File,
+    /// The first such error. The kernel tells it once, but what was lost stays lost.
+    lost: OnceLock<String>,
+    host: Host,
+    quotas: Option<Quotas>,
+    options: Options,
+    capabilities: Capabilities,
+}
+
+impl Overlay2 {
+    fn open(path: &Path, options: Options) -> Result<Self> {
+        let doing = || format!("open '{}'", path.display());
+        let root = File::open(path).map_err(Error::io(doing))?;
+        let (shelf, host) = prepare(path, &root, &options)?;
+        let quotas = Quotas::probe(path, &root);
+        let asked = options.size.is_some() || options.inodes.is_some();
+        let capabilities = capabilities(&host, quotas.as_ref().err());
+        match (quotas, asked) {
+            (Err(reason), true) => {
+                Err(Error::Options(format!("'{NAME}.size' and '{NAME}.inodes' cannot be kept: {reason}")))
+            }
+            (quotas, _) => {
+                let quotas = quotas.ok();
+                Ok(Self { shelf, root, lost: OnceLock::new(), host, quotas, options, capabilities })
+            }
+        }
+    }
+
+    fn layer(&self, id: &LayerId) -> Result<Layer> {
+        Layer::open(self.shelf.path(id.as_str()), id)
+    }
+
+    /// The nearest parent, if there is one: there and committed, and no more than fit above it.
+    fn parent(&self, chain: Chain<'_>) -> Result<Option<Layer>> {
+        if chain.depth() > MAX_DEPTH {
+            let depth = chain.depth();
+            return Err(Error::Options(format!(
+                "layer '{}' is the {depth}th of its chain; the kernel's overlayfs takes {MAX_DEPTH}",
+                chain.id
+            )));
+        }
+        chain.parent().map(|id| self.layer(id)?.frozen()).transpose()
+    }
+
+    /// Makes a layer that nobody sees before `fill` is through with its empty `diff`.
+    fn make(&self, id: &LayerId, fill: impl FnOnce(&Layer) -> Result<()>) -> Result<()> {
+        let doing = || format!("create layer '{id}'");
+        if self.shelf.path(id.as_str()).exists() {
+            return Err(Error::layer_exists(id));
+        }
+        let staged = self.shelf.stage(id.as_str()).map_err(Error::io(doing))?;
+        let layer = Layer::make(staged.path(), id)?;
+        fill(&layer)?;
+        failpoint::hit("overlay2.create.staged").map_err(Error::io(doing))?;
+        staged.publish().map_err(|e| match e.kind() {
+            io::ErrorKind::AlreadyExists => Error::layer_exists(id),
+            _ => Error::io(doing)(e),
+        })?;
+        failpoint::hit("overlay2.create.published").map_err(Error::io(doing))
+    }
+
+    fn whiteouts(&self) -> WhiteoutForm {
+        WhiteoutForm::Overlay { user_xattr: self.host.user_xattr }
+    }
+
+    /// The whole tree: the layer's own directory over those of its parents.
+    fn whole(&self, layer: &Layer, chain: Chain<'_>, request: &MountRequest) -> Result<MountSpec> {
+        let writing = request.access == Access::Write;
+        if chain.parents.is_empty() {
+            return Ok(self.alone(layer, request));
+        }
+        let own = (!writing).then(|| layer.diff());
+        let parents = chain.parents.iter().map(|id| Layer::at(self.shelf.path(id.as_str()), id).diff());
+        let upper = if writing {
+            let work = layer.make_work()?;
+            if let Some(quotas) = &self.quotas {
+                quotas.join(&layer.open_diff()?, &work).map_err(layer.failed("limit"))?;
+            }
+            failpoint::hit("overlay2.mounts.work").map_err(layer.failed("mount"))?;
+            Some(Upper { dir: layer.diff(), work: layer.work() })
+        } else {
+            None
+        };
+        Ok(MountSpec::Overlay(Overlay {
+            lowers: own.into_iter().chain(parents).collect(),
+            volatile: writing && request.options.volatile && self.options.volatile && self.host.volatile,
+            upper,
+            user_xattr: self.host.user_xattr,
+            label: request.options.label.clone(),
+            id_map: request.options.id_map.clone(),
+        }))
+    }
+
+    /// The layer's own directory.
+    fn alone(&self, layer: &Layer, request: &MountRequest) -> MountSpec {
+        MountSpec::Bind(Bind {
+            source: layer.diff(),
+            read_only: request.access == Access::Read,
+            id_map: request.options.id_map.clone(),
+            ..Bind::default()
+        })
+    }
+}
+
+impl GraphDriver for Overlay2 {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let backing = mica_tree::file_system(self.root.as_fd()).map_err(io::Error::from);
+        let backing = backing.map_err(Error::io(|| "look at the file system"))?;
+        let rows = [
+            ("Backing Filesystem", backing.as_str()),
+            // An open without these fails.
+            ("Supports d_type", "true"),
+            ("Native Overlay Diff", "true"),
+            ("Using metacopy", "false"),
+            ("userxattr", if self.host.user_xattr { "true" } else { "false" }),
+        ];
+        Ok(rows.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    }
+
+    fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
+        let parent = self.parent(chain)?;
+        let limits = quota::wanted(self.quotas.as_ref(), &options.quota)?;
+        self.make(chain.id, |layer| {
+            match &parent {
+                _ if options.detached => layer.detach()?,
+                Some(parent) => layer.inherit(parent)?,
+                None => {}
+            }
+            match limits {
+                Some(quotas) => {
+                    quotas.limit(&layer.open_diff()?, &options.quota).map_err(layer.failed("limit"))
+                }
+                None => Ok(()),
+            }
+        })?;
+        Ok(Created::Fresh)
+    }
+
+    fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
+        let layer = self.layer(chain.id)?;
+        if request.options.id_map.is_some() && !self.capabilities.id_maps.is_yes() {
+            return Err(Error::Unsupported { driver: NAME.to_owned(), op: "id maps" });
+        }
+        let (spec, whiteouts) = match request.access {
+            Access::Read => (self.whole(&layer.attached()?, chain, request)?, WhiteoutForm::Merged),
+            Access::Write => {
+                let layer = layer.attached()?.writable()?;
+                self.limit_by_default(&layer)?;
+                (self.whole(&layer, chain, request)?, WhiteoutForm::Merged)
+            }
+            Access::Apply => {
+                let layer = layer.writable()?;
+                // A base layer's directory is its whole tree, where a deletion deletes.
+                let base = chain.parents.is_empty() && layer.state()? == State::Writable;
+                let form = if base { WhiteoutForm::Merged } else { self.whiteouts() };
+                (self.alone(&layer, request), form)
+            }
+        };
+        Ok(Mounts { specs: vec![spec], whiteouts })
+    }
+
+    fn release(&self, chain: Chain<'_>, access: Access) -> Result<()> {
+        match (access, self.layer(chain.id)) {
+            (Access::Write, Ok(layer)) => layer.remove_work(),
+            (Access::Write, Err(error)) if !matches!(error, Error::NotFound { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&self, chain: Chain<'_>) -> Result<()> {
+        let layer = self.layer(chain.id)?;
+        match layer.state()? {
+            State::Committed => return Ok(()),
+            State::Writable => {}
+            State::Detached => {
+                if let Some(parent) = self.parent(chain)? {
+                    layer.inherit_if_unset(&parent)?;
+                }
+                failpoint::hit("overlay2.commit.inherited").map_err(layer.failed("commit"))?;
+            }
+        }
+        layer.remove_work()?;
+        layer.freeze()?;
+        failpoint::hit("overlay2.commit.marked").map_err(layer.failed("commit"))
+    }
+
+    fn sync(&self, layers: &[LayerId]) -> Result<()> {
+        for id in layers {
+            self.layer(id)?;
+        }
+        let doing = "sync the file system";
+        if let Err(e) = rustix::fs::syncfs(&self.root) {
+            let error = io::Error::from(e);
+            self.lost.get_or_init(|| error.to_string());
+            return Err(Error::io(|| doing)(error));
+        }
+        match self.lost.get() {
+            None => Ok(()),
+            Some(lost) => Err(Error::driver(doing, format!("writes were lost before: {lost}"))),
+        }
+    }
+
+    fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {
+        let from = self.layer(from.id)?.attached()?.writable()?;
+        self.make(to, |layer| {
+            let (source, target) = (from.open_diff()?, layer.open_diff()?);
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let copied = mica_tree::copy(source.as_fd(), target.as_fd(), threads);
+            copied.map_err(io::Error::from).map_err(from.failed("copy"))
+        })
+    }
+
+    fn changes(&self, chain: Chain<'_>, _: &dyn Trees) -> Result<Changes> {
+        let dir = self.layer(chain.id)?.diff();
+        Ok(Changes::Upper { dir, whiteouts: self.whiteouts() })
+    }
+
+    fn usage(&self, chain: Chain<'_>) -> Result<Usage> {
+        let layer = self.layer(chain.id)?;
+        let usage = mica_tree::usage(layer.open_diff()?.as_fd()).map_err(io::Error::from);
+        let usage = usage.map_err(layer.failed("measure"))?;
+        Ok(Usage { bytes: usage.bytes, inodes: Some(usage.inodes) })
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<()> {
+        let doing = || format!("remove layer '{id}'");
+        let project = match (&self.quotas, self.layer(id).and_then(|layer| layer.open_diff())) {
+            (Some(quotas), Ok(diff)) => Some((quotas, quotas.project(&diff).map_err(Error::io(doing))?)),
+            _ => None,
+        };
+        self.shelf.remove(id.as_str()).map_err(Error::io(doing))?;
+        failpoint::hit("overlay2.remove.removed").map_err(Error::io(doing))?;
+        match project {
+            Some((quotas, project)) => quotas.free(project).map_err(Error::io(doing)),
+            None => Ok(()),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<LayerId>> {
+        let names = self.shelf.list().map_err(Error::io(|| "list the layers"))?;
+        // Whatever else somebody put there is no layer.
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+impl Overlay2 {
+    /// Gives a layer that is mounted for writing for the first time the limits of the driver's options, if it has none.
+    fn limit_by_default(&self, layer: &Layer) -> Result<()> {
+        let wanted = Quota { bytes: self.options.size.map(|size| size.0), inodes: self.options.inodes };
+        let Some(quotas) = quota::wanted(self.quotas.as_ref(), &wanted)? else {
+            return Ok(());
+        };
+        let diff = layer.open_diff()?;
+        let none = quotas.project(&diff).map_err(layer.failed("limit"))? == 0;
+        if none && layer.is_empty()? {
+            quotas.limit(&diff, &wanted).map_err(layer.failed("limit"))?;
+        }
+        Ok(())
+    }
+}
+
+fn capabilities(host: &Host, no_quota: Option<&String>) -> Capabilities {
+    let quota = no_quota.map_or(Support::Yes, Support::no);
+    Capabilities {
+        quota_bytes: quota.clone(),
+        quota_inodes: quota,
+        id_maps: host.id_maps.clone(),
+        max_depth: Some(MAX_DEPTH),
+        detached_apply: true,
+        duplicate: true,
+        shared_data: true,
+        posix: Posix { rename_lower_dirs: false, coherent_open: true, lower_hard_links: false },
+    }
+}

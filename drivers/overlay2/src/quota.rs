@@ -1,0 +1,128 @@
+//! Limits of layers by project quota.
+//!
+//! A file system with project quota (xfs, ext4) counts what the files of a project take, and refuses more than its
+//! limit. A limited layer is a project of its own. Which ids are taken is what the file system says: an id without a
+//! file is free, so none is lost when a process dies, and ids that others use are left alone.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mica_core::{Error, Quota, Result};
+
+use crate::NAME;
+use crate::sys::{self, INHERIT};
+
+/// What overlayfs and this driver make in a limited layer beside its own files: `diff`, `work` and what is in `work`.
+const OWN_INODES: u64 = 3;
+
+/// The file system's project quota.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    root: File,
+    lock: PathBuf,
+    block: u64,
+}
+
+/// The quota that is needed for these limits; `None` where there are none to keep.
+pub(crate) fn wanted<'a>(quotas: Option<&'a Quotas>, quota: &Quota) -> Result<Option<&'a Quotas>> {
+    let op = match quota {
+        Quota { bytes: None, inodes: None } => return Ok(None),
+        Quota { bytes: Some(0), .. } | Quota { inodes: Some(0), .. } => {
+            return Err(Error::Options(
+                "a quota of 0 leaves no room for anything; name a larger one".to_owned(),
+            ));
+        }
+        Quota { bytes: Some(_), .. } => "a quota of bytes",
+        Quota { .. } => "a quota of inodes",
+    };
+    quotas.map(Some).ok_or(Error::Unsupported { driver: NAME.to_owned(), op })
+}
+
+impl Quotas {
+    /// The quota of the file system of `root`, or why there is none.
+    pub(crate) fn probe(path: &Path, root: &File) -> Result<Self, String> {
+        let name = mica_tree::file_system(root.as_fd()).unwrap_or_else(|_| "this file system".to_owned());
+        let lacking = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ESRCH) => {
+                format!(
+                    "{name} is mounted without project quota; make it with that feature and mount it with 'prjquota'"
+                )
+            }
+            Some(libc::ENOSYS | libc::EOPNOTSUPP) if name == "xfs" => {
+                "xfs is mounted without 'prjquota', or the kernel lacks CONFIG_XFS_QUOTA".to_owned()
+            }
+            Some(libc::ENOSYS | libc::EOPNOTSUPP) => {
+                format!("{name} has no project quota, which xfs and ext4 have since Linux 5.14")
+            }
+            Some(libc::EPERM) => "limits can only be set by root, outside of user namespaces".to_owned(),
+            _ => format!("the project quota of {name} cannot be read: {error}"),
+        };
+        sys::record(root.as_fd(), 0).map_err(lacking)?;
+        if !sys::enforced(root.as_fd()).map_err(lacking)? {
+            return Err(format!(
+                "{name} counts what projects use, but keeps no limits; mount it with 'prjquota'"
+            ));
+        }
+        let block = root.metadata().map_err(lacking)?.blksize();
+        let root = root.try_clone().map_err(lacking)?;
+        Ok(Self { root, lock: path.join("quota.lock"), block })
+    }
+
+    /// The project of a file; 0 is none.
+    pub(crate) fn project(&self, file: &File) -> io::Result<u32> {
+        Ok(sys::attributes(file.as_fd())?.project)
+    }
+
+    /// Makes an empty directory a project of its own, with these limits.
+    pub(crate) fn limit(&self, dir: &File, quota: &Quota) -> io::Result<()> {
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.lock)?;
+        // Until the directory has it, the file system does not know that the id is taken.
+        lock.lock()?;
+        let project = self.free_id(dir.metadata()?.ino())?;
+        let kilobytes = quota.bytes.map_or(0, |bytes| (bytes + OWN_INODES * self.block).div_ceil(1024));
+        let inodes = quota.inodes.map_or(0, |inodes| inodes + OWN_INODES);
+        sys::set_limits(self.root.as_fd(), project, kilobytes, inodes)?;
+        assign(dir, project)
+    }
+
+    /// Makes a directory part of the project of another, if that has one. Overlayfs moves files between the two, and
+    /// none can be moved between projects.
+    pub(crate) fn join(&self, other: &File, dir: &File) -> io::Result<()> {
+        match self.project(other)? {
+            0 => Ok(()),
+            project => assign(dir, project),
+        }
+    }
+
+    /// Forgets the limits of a project that has no files any more.
+    pub(crate) fn free(&self, project: u32) -> io::Result<()> {
+        if project == 0 { Ok(()) } else { sys::set_limits(self.root.as_fd(), project, 0, 0) }
+    }
+
+    /// An id that no file has, from `first` on: an inode number is one that nobody else thinks of.
+    fn free_id(&self, first: u64) -> io::Result<u32> {
+        // The kernel keeps the highest id, -1, for itself.
+        const IDS: u64 = u32::MAX as u64 - 1;
+        let mut id = (first % IDS) as u32;
+        loop {
+            if id != 0 {
+                let record = sys::record(self.root.as_fd(), id)?;
+                if record.dqb_curinodes == 0 && record.dqb_curspace == 0 {
+                    return Ok(id);
+                }
+            }
+            id = if u64::from(id) + 1 < IDS { id + 1 } else { 1 };
+        }
+    }
+}
+
+fn assign(dir: &File, project: u32) -> io::Result<()> {
+    let mut attributes = sys::attributes(dir.as_fd())?;
+    attributes.project = project;
+    attributes.flags |= INHERIT;
+    sys::set_attributes(dir.as_fd(), attributes)
+}
