@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -39,31 +39,27 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Writes the manifest of the directory `tree` to `path`, with those inodes that are `known` to equal the parent's.
     pub(crate) fn take(tree: &Path, path: &Path, known: impl Fn(u64) -> bool) -> io::Result<()> {
-        let file = File::create_new(path)?;
-        // The time by the file system's own clock, before the first look at the tree.
-        let stat = file.metadata()?;
-        let mut out = BufWriter::with_capacity(1 << 16, file);
-        out.write_all(MAGIC)?;
-        out.write_all(&nanoseconds(stat.ctime(), stat.ctime_nsec()).to_le_bytes())?;
-        let mut record = |place: Place, state: State| -> io::Result<()> {
-            for number in [place.0, place.1, state.inode] {
-                out.write_all(&number.to_le_bytes())?;
+        let (mut records, mut newest) = (Vec::new(), i128::MIN);
+        let mut record = |place: Place, state: State| {
+            newest = newest.max(state.ctime);
+            if known(state.inode) {
+                for number in [place.0, place.1, state.inode] {
+                    records.extend_from_slice(&number.to_le_bytes());
+                }
+                records.extend_from_slice(&state.ctime.to_le_bytes());
             }
-            out.write_all(&state.ctime.to_le_bytes())
         };
         let root = fs::metadata(tree)?;
-        if known(root.ino()) {
-            record((0, 0), State { inode: root.ino(), ctime: nanoseconds(root.ctime(), root.ctime_nsec()) })?;
-        }
-        let mut failed = Ok(());
+        record((0, 0), State { inode: root.ino(), ctime: nanoseconds(root.ctime(), root.ctime_nsec()) });
         mica_tree::walk(File::open(tree)?.as_fd(), &mut |visit| {
-            if failed.is_ok() && known(visit.stat.st_ino) {
-                failed = record(place(&visit), state(visit.stat));
-            }
+            record(place(&visit), state(visit.stat));
             Ok(())
         })?;
-        failed?;
-        out.flush()
+        let mut file = File::create_new(path)?;
+        let taken = later_than(newest, &file)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&taken.to_le_bytes())?;
+        file.write_all(&records)
     }
 
     /// Reads it; `None` where there is none that can be used.
@@ -154,6 +150,22 @@ pub(crate) fn changed_bytes(tree: &Path, manifest: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
+/// The time by the file system's own clock, after it has gone on from `newest`: a few milliseconds at the most, or else
+/// that clock is too coarse to wait for, and what is as young as the record counts as changed.
+fn later_than(newest: i128, file: &File) -> io::Result<i128> {
+    let mut now = i128::MIN;
+    for _ in 0..10 {
+        file.set_modified(std::time::SystemTime::now())?;
+        let stat = file.metadata()?;
+        now = nanoseconds(stat.ctime(), stat.ctime_nsec());
+        if now > newest {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(now)
+}
+
 fn place(visit: &Visit<'_>) -> Place {
     (visit.parent, hash(visit.name))
 }
@@ -174,9 +186,6 @@ fn hash(name: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::sleep;
-    use std::time::Duration;
-
     use super::*;
 
     struct Copy {
@@ -184,8 +193,8 @@ mod tests {
     }
 
     impl Copy {
-        /// A tree with a manifest that was taken when its files had aged by more than a tick of the clock.
-        fn aged() -> Self {
+        /// A tree with its manifest.
+        fn taken() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let tree = dir.path().join("tree");
             fs::create_dir_all(tree.join("a/b")).unwrap();
@@ -194,15 +203,6 @@ mod tests {
             }
             fs::hard_link(tree.join("one"), tree.join("a/b/linked")).unwrap();
             let copy = Self { dir };
-            let age = |path: &Path| fs::metadata(path).map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
-            let probe = copy.dir.path().join("probe");
-            while {
-                fs::write(&probe, "").unwrap();
-                age(&probe) <= age(&tree.join("a/b"))
-            } {
-                fs::remove_file(&probe).unwrap();
-                sleep(Duration::from_millis(1));
-            }
             Manifest::take(&tree, &copy.manifest(), |_| true).unwrap();
             copy
         }
@@ -227,19 +227,16 @@ mod tests {
 
     #[test]
     fn an_untouched_copy_has_no_changes() {
-        Copy::aged().assert_changed(&[]);
+        Copy::taken().assert_changed(&[]);
     }
 
     #[test]
     fn content_metadata_and_names_are_noticed() {
-        let copy = Copy::aged();
+        let copy = Copy::taken();
         fs::write(copy.tree().join("a/two"), "TWO").unwrap();
         copy.assert_changed(&["a/two"]);
-        fs::set_permissions(
-            copy.tree().join("a/b"),
-            fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700)),
-        )
-        .unwrap();
+        fs::set_permissions(copy.tree().join("a/b"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
         copy.assert_changed(&["a/two", "a/b"]);
         fs::remove_file(copy.tree().join("one")).unwrap();
         copy.assert_changed(&["a/two", "a/b", "", "a/b/linked"]);
@@ -247,14 +244,14 @@ mod tests {
 
     #[test]
     fn a_renamed_directory_takes_everything_below_it_along() {
-        let copy = Copy::aged();
+        let copy = Copy::taken();
         fs::rename(copy.tree().join("a"), copy.tree().join("z")).unwrap();
         copy.assert_changed(&["", "z", "z/two", "z/b", "z/b/three", "z/b/linked"]);
     }
 
     #[test]
     fn two_directories_that_swap_names_are_noticed() {
-        let copy = Copy::aged();
+        let copy = Copy::taken();
         let path = |name: &str| copy.tree().join(name);
         fs::rename(path("a/b"), path("c")).unwrap();
         fs::rename(path("a"), path("b")).unwrap();
@@ -283,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_damaged_manifest_says_that_everything_may_have_changed() {
-        let copy = Copy::aged();
+        let copy = Copy::taken();
         let whole = fs::read(copy.manifest()).unwrap();
         fs::write(copy.manifest(), &whole[..whole.len() - 1]).unwrap();
         assert_eq!(changed(&copy.tree(), &copy.manifest()).unwrap(), None);
