@@ -4,5 +4,5 @@ use mica_core::Registry;
 
 /// Every driver of this tree, the most preferred first.
 pub fn registry() -> Registry {
-    Registry::new()
+    Registry::new().storage(mica_overlay2::DRIVER).storage(mica_vfs::DRIVER)
 }

@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use mica_archive::Digest;
 use mica_core::{DriverEntry, OptionMap, Registry, Store, durable};
+use mica_mount::Mounter;
 
+use crate::cli;
 use crate::image::Image;
 use crate::images;
 use crate::root::{self, Root};
@@ -133,6 +135,12 @@ impl Engine {
     /// The names of an image, in order.
     pub fn tags_of(&self, id: &Digest) -> Result<Vec<Reference>> {
         Ok(Tags::read(&self.root)?.of(id))
+    }
+
+    /// Mounts the layers of any driver.
+    pub fn mounter(&self) -> Mounter {
+        // The link is to this very program, also after its file was replaced.
+        Mounter::new(self.root.tmp()).with_helper(["/proc/self/exe", cli::HELPER_VERB])
     }
 
     /// The driver that a root keeps because it holds layers or containers.

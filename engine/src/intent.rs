@@ -80,11 +80,18 @@ impl Intent {
         try_lock(&file).map_err(Error::io(failed))?;
         drop(root_lock);
         let intent = Self { id, path, barrier, open: Mutex::new(Open { file, lines: Vec::new() }) };
-        intent.add(Line::Doing(what.to_owned()))?;
-        if barrier == Barrier::Disk {
+        match intent.announce_itself(root, what) {
+            Ok(()) => Ok(intent),
+            Err(error) => intent.end().and(Err(error)),
+        }
+    }
+
+    fn announce_itself(&self, root: &Root, what: &str) -> Result<()> {
+        self.add(Line::Doing(what.to_owned()))?;
+        if self.barrier == Barrier::Disk {
             durable::sync_dir(&root.intents()).map_err(Error::io(|| "sync the intents".to_owned()))?;
         }
-        Ok(intent)
+        Ok(())
     }
 
     /// Its name, which names its directory in `tmp` too.

@@ -3,14 +3,23 @@
 //! A record is a directory in `layers/`, named by the layer's chain, that appears whole by one rename. It holds
 //! `layer.json` and the *split*: what it takes to give the layer's tarball back byte for byte.
 
+mod fill;
+mod inherit;
+mod init;
+mod provide;
+mod reproduce;
+
+pub(crate) use provide::{Consume, Tarballs};
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mica_archive::Digest;
 use mica_core::{Committed, Layer, LayerId, durable};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::ChainId;
+use crate::image;
 use crate::root::{self, Root};
 use crate::{Error, Result};
 
@@ -28,6 +37,12 @@ pub struct Record {
     pub size: u64,
     /// The length of its uncompressed tarball.
     pub tar_size: u64,
+    /// It hides everything below it, and is mounted without it: overlayfs does not honour that mark on a root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opaque: bool,
+    /// It was applied without the attributes that the host cannot have, and may be again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lenient: bool,
     /// Under which id each driver has it, committed and synced.
     pub drivers: BTreeMap<String, LayerId>,
     /// The layer of mount points and empty files that containers stand on, where one was made on top of this layer.
@@ -64,7 +79,7 @@ pub fn read(root: &Root, chain: &ChainId) -> Result<Option<Record>> {
 
 /// Replaces the content of a record; its directory exists. Whoever changes one holds the root's lock from reading to
 /// writing.
-pub fn write(directory: &std::path::Path, record: &Record) -> Result<()> {
+pub fn write(directory: &Path, record: &Record) -> Result<()> {
     let path = directory.join("layer.json");
     let failed = || format!("write '{}'", path.display());
     let text = serde_json::to_vec_pretty(record).map_err(|e| Error::io(failed)(e.into()))?;
@@ -87,20 +102,48 @@ pub fn all(root: &Root) -> Result<BTreeMap<ChainId, Record>> {
     Ok(records)
 }
 
-/// The layers of `chain`, the base first, as far as this driver has them without a gap.
-pub fn in_driver(root: &Root, chain: &[ChainId], driver: &str) -> Result<Vec<LayerId>> {
-    let mut ids = Vec::with_capacity(chain.len());
-    for id in chain {
-        match read(root, id)?.and_then(|mut record| record.drivers.remove(driver)) {
-            Some(layer) => ids.push(layer),
-            None => break,
+/// How many layers of `chain`, from the base on, this driver has without a gap.
+pub fn held_by(root: &Root, chain: &[ChainId], driver: &str) -> Result<usize> {
+    for (count, id) in chain.iter().enumerate() {
+        if !read(root, id)?.is_some_and(|record| record.drivers.contains_key(driver)) {
+            return Ok(count);
         }
     }
-    Ok(ids)
+    Ok(chain.len())
 }
 
-/// The last of these committed layers, which are given base first, with the others below it.
-pub fn top(ids: &[LayerId]) -> Option<Layer<Committed>> {
-    let (top, below) = ids.split_last()?;
-    Some(Layer::recorded(top.clone(), below.iter().rev().cloned().collect()))
+/// The last layer of `chain` in this driver, with those below it that it is mounted with; `None` where the driver
+/// lacks one of them.
+pub fn committed(root: &Root, chain: &[ChainId], driver: &str) -> Result<Option<Layer<Committed>>> {
+    let mut ids = Vec::with_capacity(chain.len());
+    for id in chain.iter().rev() {
+        let Some(mut record) = read(root, id)? else { return Ok(None) };
+        let Some(layer) = record.drivers.remove(driver) else { return Ok(None) };
+        ids.push(layer);
+        if record.opaque {
+            break;
+        }
+    }
+    let mut ids = ids.into_iter();
+    Ok(ids.next().map(|top| Layer::recorded(top, ids.collect())))
+}
+
+/// The chain that ends with this layer, the base first.
+pub fn ancestry(root: &Root, top: &ChainId) -> Result<Vec<ChainId>> {
+    let mut chain = vec![*top];
+    let mut next = record(root, top)?.parent;
+    while let Some(id) = next {
+        if chain.len() > image::MAX_LAYERS {
+            return Err(Error::damaged(format!("layer '{top}'"), "its parents have no end"));
+        }
+        chain.push(id);
+        next = record(root, &id)?.parent;
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+/// The record of a layer that must be there.
+pub fn record(root: &Root, chain: &ChainId) -> Result<Record> {
+    read(root, chain)?.ok_or_else(|| Error::damaged(format!("layer '{chain}'"), "its record is missing"))
 }

@@ -4,28 +4,45 @@
 //! made in a [`Transaction`](transaction::Transaction), which announces before it begins and records by one rename.
 //! Layers belong to storage drivers, which the engine knows by their [`Registry`] alone.
 
+pub mod about;
 pub mod chain;
+pub mod change;
+pub mod check;
+mod cli;
+pub mod df;
 pub mod drivers;
 pub mod engine;
 pub mod error;
 pub mod image;
 pub mod images;
+pub mod import;
 pub mod intent;
 pub mod layers;
+pub mod load;
 mod lock;
+pub mod manage;
 pub mod reference;
 pub mod root;
+pub mod save;
 mod settle;
 pub mod tags;
 pub mod transaction;
 pub mod uses;
 
+use std::process::ExitCode;
+
 pub use chain::ChainId;
 pub use engine::{Config, Engine};
 pub use error::{Error, Result};
 pub use image::Image;
+pub use import::{ImportOptions, Imported, NewImage};
 pub use intent::Barrier;
 pub use mica_core::Registry;
 pub use reference::Reference;
 pub use root::Root;
 pub use transaction::{NewLayer, Transaction};
+
+/// The `mica` command with these drivers: what a program calls that adds one of its own.
+pub fn main(registry: Registry) -> ExitCode {
+    cli::main(registry)
+}

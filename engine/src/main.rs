@@ -1,2 +1,7 @@
 //! The `mica` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mica_engine::main(mica_engine::drivers::registry())
+}

@@ -98,13 +98,14 @@ impl Root {
         Lock::wait(&self.path.join("lock"))
     }
 
-    /// Waits for a named lock that may be held for long.
-    pub fn long_lock(&self, name: &str) -> Result<Lock> {
-        Lock::wait(&self.long_lock_path(name))
+    /// The files of locks that may be held for long.
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.path.join("locks")
     }
 
-    pub(crate) fn long_lock_path(&self, name: &str) -> PathBuf {
-        self.path.join("locks").join(name)
+    /// Waits for one of them. Whoever is done with it removes it.
+    pub(crate) fn long_lock(&self, name: &str) -> Result<Lock> {
+        Lock::wait(&self.locks().join(name))
     }
 
     /// Whether the version file is there; refuses one that is not ours to read.

@@ -9,6 +9,7 @@ use mica_core::{LayerId, failpoint};
 use crate::chain::ChainId;
 use crate::intent::{self, Intent, Line};
 use crate::layers::{self, Record};
+use crate::lock::Lock;
 use crate::root::{self, Root};
 use crate::tags::Tags;
 use crate::{Engine, Error, Result, images, uses};
@@ -17,13 +18,28 @@ impl Engine {
     /// Settles the intents of processes that are gone; returns what could not be done.
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        for intent in intent::dead(self.root())? {
+        let dead = intent::dead(self.root())?;
+        if !dead.is_empty() {
+            self.remove_free_locks()?;
+        }
+        for intent in dead {
             let what = doing(&intent.lines());
             if let Err(error) = self.settle(intent, None) {
                 warnings.push(format!("cannot clean up after '{what}' yet: {error}"));
             }
         }
         Ok(warnings)
+    }
+
+    /// Removes the files of locks that were held by who is gone.
+    fn remove_free_locks(&self) -> Result<()> {
+        let root = self.root();
+        for name in root::names(&root.locks())? {
+            if let Some(lock) = Lock::now(&root.locks().join(name))? {
+                lock.remove()?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends an intent. `kept` are the layers that are known to be recorded; without it, after a failure or a crash,

@@ -4,7 +4,7 @@
 //! ends, however it ends, the same code settles it: what was begun and no record names is removed, and so is every
 //! layer that it touched and no image needs. After a crash the next command settles it from the intent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +41,10 @@ pub struct NewLayer {
     pub tar_size: u64,
     /// What it takes to reproduce the tarball: a file in the staging directory, which is moved.
     pub split: PathBuf,
+    /// It hides all that is below it; see [`Record::opaque`].
+    pub opaque: bool,
+    /// It lacks attributes that the host cannot have; see [`Record::lenient`].
+    pub lenient: bool,
 }
 
 impl Engine {
@@ -54,7 +58,10 @@ impl Engine {
     ) -> Result<T> {
         let intent = Intent::begin(self.root(), what, barrier)?;
         let staging = self.root().tmp().join(intent.id());
-        fs::create_dir(&staging).map_err(Error::io(|| format!("create '{}'", staging.display())))?;
+        if let Err(error) = fs::create_dir(&staging) {
+            intent.end()?;
+            return Err(Error::io(|| format!("create '{}'", staging.display()))(error));
+        }
         let transaction = Transaction { engine: self, intent, staging, kept: Mutex::default() };
         let done = work(&transaction).and_then(|value| transaction.done().map(|()| value));
         let Transaction { intent, kept, .. } = transaction;
@@ -132,6 +139,7 @@ impl Transaction<'_> {
             Some(record) if record.drivers.contains_key(&driver) => return Ok(chain),
             Some(mut record) => {
                 record.drivers.insert(driver, new.layer.id().clone());
+                record.opaque |= new.opaque;
                 layers::write(&layers::directory(root, &chain), &record)?;
             }
         }
@@ -157,8 +165,10 @@ impl Transaction<'_> {
             parent: parent.copied(),
             size: new.size,
             tar_size: new.tar_size,
+            opaque: new.opaque,
+            lenient: new.lenient,
             drivers: [(driver.to_owned(), new.layer.id().clone())].into(),
-            init: std::collections::BTreeMap::new(),
+            init: BTreeMap::new(),
         };
         layers::write(staged, &record)
     }
@@ -192,6 +202,26 @@ impl Transaction<'_> {
         tags.write(root)?;
         failpoint::hit("image.tagged").map_err(Error::io(|| "name an image".to_owned()))?;
         Ok(before.filter(|before| before != image))
+    }
+
+    pub(crate) fn announce(&self, line: Line) -> Result<()> {
+        self.intent.add(line)
+    }
+
+    /// What others have announced and not ended. The caller has the root's lock.
+    pub(crate) fn announced_by_others(&self) -> Result<Vec<Line>> {
+        intent::announced(self.engine.root(), self.intent.id())
+    }
+
+    /// Says that an init layer was made on top of a recorded layer.
+    pub(crate) fn record_init(&self, chain: &ChainId, store: &Store, id: &LayerId) -> Result<()> {
+        let root = self.engine.root();
+        let _lock = root.lock()?;
+        let mut record = layers::record(root, chain)?;
+        record.init.insert(store.driver().name().to_owned(), id.clone());
+        layers::write(&layers::directory(root, chain), &record)?;
+        self.keep(id);
+        Ok(())
     }
 
     fn done(&self) -> Result<()> {

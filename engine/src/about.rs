@@ -1,0 +1,222 @@
+//! What there is to say about an engine and its drivers.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use mica_conformance::Outcome;
+use mica_core::{Capabilities, DriverEntry, GraphDriver, Support};
+
+use crate::{Barrier, Engine, Error, Result, images, root, uses};
+
+/// A driver in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// `available`, or `unavailable` and why.
+    pub status: String,
+    /// What it can do here.
+    pub can: String,
+    /// What it is good for.
+    pub about: &'static str,
+}
+
+/// How a conformance run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestSummary {
+    /// No promise was found broken.
+    pub is_good: bool,
+    /// The whole in a line.
+    pub text: String,
+}
+
+impl Engine {
+    /// All drivers, the most preferred first, each tried on the file system of this data root.
+    pub fn drivers(&self) -> Result<Vec<DriverInfo>> {
+        self.transaction("drivers", Barrier::None, |transaction| {
+            let entries = self.config().registry.storage_drivers();
+            entries
+                .iter()
+                .map(|entry| self.driver_info(entry, &transaction.staging().join(entry.name)))
+                .collect()
+        })
+    }
+
+    fn driver_info(&self, entry: &DriverEntry, scratch: &Path) -> Result<DriverInfo> {
+        fs::create_dir(scratch).map_err(Error::io(|| format!("create '{}'", scratch.display())))?;
+        let options = self.config().storage_opts.get(entry.name).cloned().unwrap_or_default();
+        let (status, can) = match (entry.open)(scratch, &options) {
+            Ok(driver) => ("available".to_owned(), abilities(driver.capabilities())),
+            Err(mica_core::Error::Unavailable { reason }) => {
+                (format!("unavailable ({reason})"), String::new())
+            }
+            Err(error) => (format!("unavailable ({error})"), String::new()),
+        };
+        Ok(DriverInfo { name: entry.name, status, can, about: entry.about })
+    }
+
+    /// The options of a driver with their docs, and its capabilities where it opens.
+    pub fn describe_driver(&self, name: &str) -> Result<String> {
+        let entry = *self.config().registry.storage_driver(name)?;
+        let mut text = format!("{name}: {}\n", entry.about);
+        text.push_str("\nOptions, set by --storage-opt:\n");
+        if entry.options.is_empty() {
+            text.push_str("  none\n");
+        }
+        for option in entry.options {
+            // Writing into a string does not fail.
+            let _ = writeln!(text, "  {name}.{} ({}, default {})", option.name, option.kind, option.default);
+            for line in option.help.lines() {
+                let _ = writeln!(text, "      {}", line.trim());
+            }
+        }
+        text.push_str("\nOn this host:\n");
+        let opened = self.transaction("drivers", Barrier::None, |transaction| {
+            let options = self.config().storage_opts.get(name).cloned().unwrap_or_default();
+            let driver = (entry.open)(transaction.staging(), &options)?;
+            Ok(describe(&*driver))
+        });
+        match opened {
+            Ok(lines) => text.push_str(&lines),
+            Err(Error::Storage(error)) => {
+                let _ = writeln!(text, "  {error}");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(text)
+    }
+
+    /// Checks that a driver keeps the storage contract on this host, in a directory of the data root, or in another one.
+    /// `report` gets a line for each promise, and whether it was kept.
+    pub fn test_driver(
+        &self,
+        name: &str,
+        directory: Option<&Path>,
+        report: &mut dyn FnMut(&str, bool) -> Result<()>,
+    ) -> Result<TestSummary> {
+        let entry = self.config().registry.storage_driver(name)?;
+        let options = self.config().storage_opts.get(name).cloned().unwrap_or_default();
+        self.transaction("drivers test", Barrier::None, |transaction| {
+            let root = directory.unwrap_or(transaction.staging());
+            let subject = mica_conformance::Subject { entry, options: &options, root };
+            let mut told = Ok(());
+            let summary = mica_conformance::run(subject, &mut |case, outcome| {
+                let (line, is_good) = match outcome {
+                    Outcome::Passed => (format!("passed   {}", case.name), true),
+                    Outcome::Skipped(reason) => (format!("skipped  {}: {reason}", case.name), false),
+                    Outcome::Failed(reason) => {
+                        (format!("FAILED   {}: {} ({})", case.name, reason, case.promise), false)
+                    }
+                };
+                if told.is_ok() {
+                    told = report(&line, is_good);
+                }
+            })?;
+            told?;
+            Ok(TestSummary {
+                is_good: summary.is_good(),
+                text: format!(
+                    "{name}: {} passed, {} failed, {} skipped",
+                    summary.passed, summary.failed, summary.skipped
+                ),
+            })
+        })
+    }
+
+    /// What this engine works with, as Docker says it.
+    pub fn info(&self) -> Result<String> {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name}: {value}");
+        };
+        line("Containers", &uses::all(self.root())?.len().to_string());
+        line("Images", &images::ids(self.root())?.len().to_string());
+        line("Server Version", env!("CARGO_PKG_VERSION"));
+        let store = self.store(None)?;
+        line("Storage Driver", store.driver().name());
+        for (name, value) in store.driver().status()? {
+            line(&format!(" {name}"), &value);
+        }
+        let used = root::names(&self.root().path().join("storage"))?;
+        line("Storage Drivers in Use", &used.join(" "));
+        line("Logging Driver", "json-file");
+        line(
+            "Cgroup Version",
+            if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "2" } else { "1" },
+        );
+        line("Default Runtime", self.config().runtime.as_deref().unwrap_or("built-in"));
+        line("Kernel Version", &kernel("/proc/sys/kernel/osrelease"));
+        line("Operating System", &operating_system());
+        line("OSType", "linux");
+        line("Architecture", std::env::consts::ARCH);
+        line("CPUs", &std::thread::available_parallelism().map_or(1, usize::from).to_string());
+        line("Total Memory", &total_memory());
+        line("Name", &kernel("/proc/sys/kernel/hostname"));
+        line("Data Root", &self.root().path().display().to_string());
+        Ok(text)
+    }
+}
+
+fn describe(driver: &dyn GraphDriver) -> String {
+    let can = driver.capabilities();
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name}: {value}");
+    };
+    line("size quota", support(&can.quota_bytes));
+    line("inode quota", support(&can.quota_inodes));
+    line("id maps", support(&can.id_maps));
+    line("most layers", can.max_depth.map_or("no limit".to_owned(), |depth| depth.to_string()));
+    line("layers of an image applied at once", yes(can.detached_apply));
+    line("cheap copy of a writable layer", yes(can.duplicate));
+    line("unchanged files shared between layers", yes(can.shared_data));
+    line("directories of lower layers can be renamed", yes(can.posix.rename_lower_dirs));
+    line("an open file shows what is written later", yes(can.posix.coherent_open));
+    line("hard links of lower layers stay links", yes(can.posix.lower_hard_links));
+    for (name, value) in driver.status().unwrap_or_default() {
+        line(&name, value);
+    }
+    text
+}
+
+fn yes(can: bool) -> String {
+    if can { "yes" } else { "no" }.to_owned()
+}
+
+fn support(support: &Support) -> String {
+    match support {
+        Support::Yes => "yes".to_owned(),
+        Support::No { reason } => format!("no, {reason}"),
+    }
+}
+
+fn abilities(can: &Capabilities) -> String {
+    let all = [
+        (can.quota_bytes.is_yes() || can.quota_inodes.is_yes(), "quota"),
+        (can.id_maps.is_yes(), "idmap"),
+        (can.detached_apply, "parallel-apply"),
+        (can.duplicate, "duplicate"),
+        (can.shared_data, "shared-data"),
+    ];
+    let names: Vec<&str> = all.iter().filter(|(can, _)| *can).map(|(_, name)| *name).collect();
+    names.join(",")
+}
+
+fn kernel(path: &str) -> String {
+    fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+fn operating_system() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "unknown".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+fn total_memory() -> String {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    kib.map_or_else(|| "unknown".to_owned(), |kib| format!("{:.2}GiB", kib / f64::from(1 << 20)))
+}

@@ -1,0 +1,81 @@
+//! Checking images, their names, and the containers of them.
+
+use super::Checker;
+use crate::tags::Tags;
+use crate::{Engine, Error, Result, images, layers, uses};
+use mica_archive::Digest;
+
+impl Checker<'_> {
+    /// Every image is what its name says, and all its layers are recorded.
+    pub(super) fn check_images(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        for id in images::ids(root)? {
+            self.report.images += 1;
+            let defect = match images::read(root, &id) {
+                Err(error) => Some(error.to_string()),
+                Ok(None) => None,
+                Ok(Some(image)) => image
+                    .chain()
+                    .iter()
+                    .find(|chain| !layers::directory(root, chain).exists())
+                    .map(|chain| format!("lacks layer {chain}; load or import it again")),
+            };
+            if let Some(why) = defect {
+                self.found(format!("image {id} {why}"), "removed", |engine| forget(engine, &id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every name means an image that is there.
+    pub(super) fn check_tags(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        for (name, id) in Tags::read(root)?.iter() {
+            if !images::path(root, id).exists() {
+                self.found(
+                    format!("the name {name} means image {id}, which is missing"),
+                    "removed",
+                    |engine| {
+                        let _lock = engine.root().lock()?;
+                        let mut tags = Tags::read(engine.root())?;
+                        tags.remove(name);
+                        tags.write(engine.root())
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Every container has its image and its layer.
+    pub(super) fn check_containers(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        for user in uses::all(root)? {
+            if !images::path(root, &user.image).exists() {
+                self.left(
+                    format!("container {} has lost its image {}", user.name, user.image),
+                    "remove the container",
+                );
+            }
+            if self.drivers.get(&user.driver).is_some_and(|(_, held)| !held.contains(&user.layer)) {
+                let what =
+                    format!("container {} has lost its layer {} in {}", user.name, user.layer, user.driver);
+                self.left(what, "remove the container");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn forget(engine: &Engine, id: &Digest) -> Result<()> {
+    if let Some(user) = uses::all(engine.root())?.into_iter().find(|user| user.image == *id) {
+        return Err(Error::Conflict(format!("container {} is made of it", user.name)));
+    }
+    let _lock = engine.root().lock()?;
+    let mut tags = Tags::read(engine.root())?;
+    for name in tags.of(id) {
+        tags.remove(&name);
+    }
+    tags.write(engine.root())?;
+    images::remove(engine.root(), id)
+}

@@ -1,0 +1,79 @@
+//! Finding what nothing names.
+
+use std::collections::BTreeSet;
+
+use mica_core::LayerId;
+
+use super::Checker;
+use crate::chain::ChainId;
+use crate::intent::{self, Line};
+use crate::{Barrier, Result, layers, root, settle};
+
+impl Checker<'_> {
+    /// Every record is of a layer that an image needs, or a command that runs now.
+    pub(super) fn find_unneeded_records(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        let needed = {
+            let _lock = root.lock()?;
+            let mut needed = settle::needed_layers(root)?;
+            needed.extend(intent::announced(root, "")?.iter().filter_map(|line| match line {
+                Line::Chain(chain) => Some(*chain),
+                _ => None,
+            }));
+            needed
+        };
+        let unneeded: Vec<ChainId> =
+            layers::chains(root)?.into_iter().filter(|chain| !needed.contains(chain)).collect();
+        for chain in &unneeded {
+            self.found(format!("no image needs layer {chain}"), "removed", |engine| {
+                engine.transaction("storage check", Barrier::Disk, |transaction| transaction.need(&unneeded))
+            });
+        }
+        Ok(())
+    }
+
+    /// Every layer of a driver is named by a record, a container, or a command that runs now.
+    pub(super) fn find_unknown_layers(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        let known: BTreeSet<LayerId> = {
+            let _lock = root.lock()?;
+            let mut known = settle::recorded_layers(root)?;
+            known.extend(intent::announced(root, "")?.into_iter().filter_map(|line| match line {
+                Line::Layer { id, .. } => Some(id),
+                _ => None,
+            }));
+            known
+        };
+        let mut unknown = Vec::new();
+        for (driver, (store, held)) in &self.drivers {
+            for id in held.difference(&known) {
+                unknown.push((driver.clone(), store.clone(), id.clone()));
+            }
+        }
+        for (driver, store, id) in unknown {
+            self.found(
+                format!("nothing names layer {id} of {driver}"),
+                "removed",
+                |_| Ok(store.remove(&id)?),
+            );
+        }
+        Ok(())
+    }
+
+    /// Every directory in `tmp` belongs to an intent.
+    pub(super) fn find_scratch(&mut self) -> Result<()> {
+        let root = self.engine.root();
+        let left: Vec<String> = {
+            let _lock = root.lock()?;
+            let intents = root::names(&root.intents())?;
+            root::names(&root.tmp())?.into_iter().filter(|name| !intents.contains(name)).collect()
+        };
+        for name in left {
+            let path = root.tmp().join(name);
+            self.found(format!("'{}' belongs to no command", path.display()), "removed", |_| {
+                root::remove_tree(&path)
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! The verbs of storage drivers, and of what they hold.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::table::Table;
+use super::{Outcome, print};
+use crate::check::Depth;
+use crate::{Engine, Result};
+
+/// What can be done with storage drivers.
+#[derive(Debug, Args)]
+pub(crate) struct DriversCommand {
+    #[command(subcommand)]
+    command: Option<DriversVerb>,
+    /// Print by a template, or as 'json'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DriversVerb {
+    /// List them with what they can do here
+    Ls,
+    /// Show the options of one, with their meaning
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Check on this host that one keeps the storage contract
+    Test {
+        /// Its name
+        name: String,
+        /// Check it in this directory, on the file system that it will be used on [default: the data root's]
+        #[arg(long = "dir", value_name = "DIR")]
+        directory: Option<PathBuf>,
+        /// Print the cases that pass, too
+        #[arg(short, long)]
+        verbose: bool,
+    },
+}
+
+/// What can be done with what is on disk.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StorageCommand {
+    /// Compare records with what the drivers hold; exits with 1 when something is wrong
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Mend what can be mended, and remove what is of no use any more
+    #[arg(long)]
+    repair: bool,
+    /// Read every layer, and compare it with its digest
+    #[arg(long)]
+    full: bool,
+}
+
+/// Does it.
+pub(crate) fn drivers(engine: &Engine, command: &DriversCommand) -> Outcome {
+    match &command.command {
+        None | Some(DriversVerb::Ls) => list(engine, command.format.as_deref())?,
+        Some(DriversVerb::Show { name }) => print::text(&engine.describe_driver(name)?)?,
+        Some(DriversVerb::Test { name, directory, verbose }) => {
+            return test(engine, name, directory.as_ref(), *verbose);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does it.
+pub(crate) fn run(engine: &Engine, StorageCommand::Check(flags): &StorageCommand) -> Outcome {
+    let depth = if flags.full { Depth::Content } else { Depth::Records };
+    let report = engine.check(depth, flags.repair)?;
+    let mut text: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();
+    text.push_str(&report.summary());
+    text.push('\n');
+    print::text(&text)?;
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list(engine: &Engine, format: Option<&str>) -> Result<()> {
+    const COLUMNS: [super::table::Column; 4] =
+        [("Name", "NAME"), ("Status", "STATUS"), ("Can", "CAN"), ("About", "GOOD FOR")];
+    let mut table = Table::new(&COLUMNS, 4);
+    for driver in engine.drivers()? {
+        table.row(vec![driver.name.to_owned(), driver.status, driver.can, driver.about.to_owned()]);
+    }
+    print::text(&table.render(format)?)
+}
+
+fn test(engine: &Engine, name: &str, directory: Option<&PathBuf>, is_verbose: bool) -> Outcome {
+    let summary = engine.test_driver(name, directory.map(PathBuf::as_path), &mut |line, passed| {
+        if is_verbose || !passed { print::line(line) } else { Ok(()) }
+    })?;
+    print::line(&summary.text)?;
+    Ok(if summary.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

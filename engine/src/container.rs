@@ -1,0 +1,144 @@
+//! Containers: what they are, where they are in their lives, and everything that can be done with one.
+//!
+//! A container is a directory `containers/ID`, which appears and vanishes by one rename. `config.json` says what it is,
+//! `state.json` where it is in its life, and whoever holds `lock` may change it. While it runs that is its *supervisor*,
+//! one process of its own (see [`supervisor`](crate::supervisor)), which is reached through a socket in the directory.
+//! There is no daemon: a supervisor that died left its lock, and the next command that looks puts things right.
+
+mod attach;
+mod busy;
+mod commit;
+mod copy;
+mod create;
+mod exec;
+mod files;
+mod init_layer;
+pub mod inspect;
+mod link;
+mod logs;
+mod names;
+mod record;
+mod recover;
+mod remove;
+pub mod signal;
+mod spec;
+mod start;
+mod state;
+mod stop;
+mod trees;
+mod user;
+mod volume;
+
+use std::path::{Path, PathBuf};
+
+pub use attach::{Attached, Event};
+pub(crate) use busy::Busy;
+pub use commit::CommitOptions;
+pub use copy::Place;
+pub use create::CreateOptions;
+pub use exec::{ExecOptions, Execution};
+pub use init_layer::left_out;
+pub use logs::{Follow, LogLine, LogOptions};
+pub use record::{
+    LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
+};
+pub use remove::Pruned;
+pub(crate) use spec::Bundled;
+pub use start::{Started, StartOptions};
+pub use state::{Graph, State, Status, now, seconds};
+pub(crate) use state::remove_file;
+
+use crate::{Engine, Error, Result, root};
+
+/// The longest record that is read, in bytes.
+const MAX_RECORD: u64 = 16 << 20;
+
+/// A container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    record: Record,
+    dir: PathBuf,
+}
+
+impl Container {
+    /// What it is.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where its root file system is mounted, in the mount namespace of its supervisor.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// The file that keeps what it prints.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(format!("{}-json.log", self.record.id))
+    }
+
+    pub(crate) fn read(dir: PathBuf) -> Result<Option<Self>> {
+        let path = dir.join("config.json");
+        let Some(text) = root::read_optional(&path, MAX_RECORD)? else {
+            return Ok(None);
+        };
+        let record = serde_json::from_slice(&text);
+        let record =
+            record.map_err(|e| Error::damaged(format!("container record '{}'", path.display()), e))?;
+        Ok(Some(Self { record, dir }))
+    }
+}
+
+impl Engine {
+    /// All containers, the newest first.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let mut found = Vec::new();
+        for id in root::names(&self.root().containers())? {
+            found.extend(Container::read(self.root().containers().join(id))?);
+        }
+        found.sort_by(|a, b| (&b.record.created, &b.record.id).cmp(&(&a.record.created, &a.record.id)));
+        Ok(found)
+    }
+
+    /// The container of this id, name, or beginning of an id that no other has.
+    pub fn container(&self, name: &str) -> Result<Container> {
+        let missing = || Error::no_such("container", name.escape_debug().to_string());
+        let wanted = name.strip_prefix('/').unwrap_or(name);
+        if !names::is_valid(wanted) {
+            return Err(missing());
+        }
+        let id = match names::lookup(self.root(), wanted)? {
+            Some(id) => id,
+            None => self.container_id(wanted)?.ok_or_else(missing)?,
+        };
+        Container::read(self.root().containers().join(id))?.ok_or_else(missing)
+    }
+
+    fn container_id(&self, beginning: &str) -> Result<Option<String>> {
+        if !beginning.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Ok(None);
+        }
+        let ids = root::names(&self.root().containers())?;
+        let mut matching = ids.into_iter().filter(|id| id.starts_with(beginning));
+        match (matching.next(), matching.next()) {
+            (Some(_), Some(_)) => Err(Error::Invalid(format!(
+                "'{beginning}' begins more than one container id; give more digits"
+            ))),
+            (found, _) => Ok(found),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Who has a container: a lock in its directory, held by its supervisor while it lives and by whoever changes it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::{Error, Result};
+
+/// How long a command waits for one that is about to end. Docker's commands wait for each other; more than this is
+/// no moment any more, and who waits wants to know for what.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The container is this process's to change, and that of every process it was forked to, until the last of them
+/// drops it.
+#[derive(Debug)]
+pub struct Busy {
+    file: File,
+}
+
+impl Busy {
+    /// Takes the container in `dir`, called `name`. `doing` completes "container w is …" for those who come meanwhile.
+    /// Waits a moment for another command to end.
+    pub fn take(dir: &Path, name: &str, doing: &str) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(mut busy) = Self::try_take(dir, name)? {
+                busy.note(doing)?;
+                return Ok(busy);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Conflict(format!("container {name} {}", holder(dir))));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Takes the container unless somebody has it.
+    pub fn try_take(dir: &Path, name: &str) -> Result<Option<Self>> {
+        let path = dir.join("lock");
+        let failed = || format!("lock '{}'", path.display());
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::no_such("container", name)),
+            other => other.map_err(Error::io(failed))?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(Error::io(failed)(e)),
+        }
+        // It may have been removed since it was opened: nobody else would find this file.
+        let inode = file.metadata().map_err(Error::io(failed))?.ino();
+        match path.metadata() {
+            Ok(now) if now.ino() == inode => Ok(Some(Self { file })),
+            _ => Err(Error::no_such("container", name)),
+        }
+    }
+
+    /// Says what this process does with the container.
+    pub fn note(&mut self, doing: &str) -> Result<()> {
+        let text = format!("{doing} by process {}\n", std::process::id());
+        let mut write = || {
+            self.file.rewind()?;
+            self.file.set_len(0)?;
+            self.file.write_all(text.as_bytes())
+        };
+        write().map_err(Error::io(|| "write to the lock of a container".to_owned()))
+    }
+}
+
+/// What the holder of the lock says that it is doing.
+fn holder(dir: &Path) -> String {
+    let mut text = String::new();
+    // The holder may be about to write it, or be gone.
+    let read = File::open(dir.join("lock")).and_then(|file| file.take(256).read_to_string(&mut text));
+    match (read, text.trim()) {
+        (Ok(_), said) if !said.is_empty() => format!("is {said}; try again when that is done"),
+        _ => "is in use by another process; try again when that is done".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_what_the_first_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let busy = Busy::take(dir.path(), "w", "being started").unwrap();
+        assert!(Busy::try_take(dir.path(), "w").unwrap().is_none());
+        let text = holder(dir.path());
+        assert_eq!(
+            text,
+            format!("is being started by process {}; try again when that is done", std::process::id())
+        );
+        drop(busy);
+        assert!(Busy::try_take(dir.path(), "w").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_removed_container_is_no_longer_there_for_who_waited() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        let text = Busy::try_take(&gone, "w").unwrap_err().to_string();
+        assert_eq!(text, "no such container: w");
+    }
+}

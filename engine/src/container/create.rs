@@ -1,0 +1,137 @@
+//! Making a container: everything in a staging directory, then one rename.
+
+use std::fs;
+use std::path::Path;
+
+use mica_core::{Begun, LayerOptions, Quota, failpoint};
+
+use super::record::{Record, Settings};
+use super::{Container, Source, files, init_layer, names, spec, state, volume};
+use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent};
+
+/// What is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// The image, by name or id.
+    pub image: String,
+    /// Its name; `None` makes one up.
+    pub name: Option<String>,
+    /// How it runs. What is left open the image says.
+    pub settings: Settings,
+}
+
+impl Engine {
+    /// Makes a container. After an error nothing of it is left.
+    pub fn create(&self, options: &CreateOptions) -> Result<Container> {
+        if let Some(name) = &options.name {
+            names::check(name)?;
+        }
+        self.transaction("create a container", Barrier::None, |tx| self.create_in(tx, options))
+    }
+
+    fn create_in(&self, tx: &Transaction<'_>, options: &CreateOptions) -> Result<Container> {
+        let image = tx.image(&options.image)?;
+        let store = self.store(None)?;
+        let settings = settle(options.settings.clone(), &image)?;
+        let below = self.init_layer(tx, &image, &store, &init_layer::fill)?;
+        let quota = Quota { bytes: settings.size, inodes: settings.inodes };
+        let layer_options = LayerOptions { quota, ..LayerOptions::default() };
+        let Begun::Fresh(layer) = store.create(tx.new_layer(&store)?, Some(&below), &layer_options)? else {
+            return Err(Error::Conflict("the storage driver has a layer of this new name already".to_owned()));
+        };
+        failpoint::hit("create.layer").map_err(Error::io(|| "create a container"))?;
+        let id = intent::random_id()? + &intent::random_id()?;
+        let record = Record {
+            name: String::new(),
+            created: state::now(),
+            image: *image.id(),
+            image_name: options.image.clone(),
+            driver: store.driver().name().to_owned(),
+            layer: layer.id().clone(),
+            parents: layer.parents().to_vec(),
+            settings,
+            id,
+        };
+        self.put_in_place(tx, record, options.name.as_deref())
+    }
+
+    /// Makes the directory of a container, and gives it its place and its name.
+    fn put_in_place(
+        &self,
+        tx: &Transaction<'_>,
+        mut record: Record,
+        name: Option<&str>,
+    ) -> Result<Container> {
+        let dir = self.root().containers().join(&record.id);
+        let staged = tx.staging().join("container");
+        let failed = || format!("create '{}'", staged.display());
+        fs::create_dir(&staged).map_err(Error::io(failed))?;
+        fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
+        let network = record.settings.network;
+        let _lock = self.root().lock()?;
+        record.name = match name {
+            Some(name) => name.to_owned(),
+            None => names::invent(self.root())?,
+        };
+        let container = Container { record, dir };
+        files::write(&staged, &container.hostname(), network)?;
+        write_record(&staged, container.record())?;
+        names::claim(self.root(), container.name(), container.id())?;
+        failpoint::hit("create.named").map_err(Error::io(failed))?;
+        let place = || format!("create '{}'", container.dir.display());
+        fs::rename(&staged, &container.dir).map_err(Error::io(place))?;
+        tx.keep(&container.record.layer);
+        failpoint::hit("create.placed").map_err(Error::io(place))?;
+        Ok(container)
+    }
+}
+
+/// Completes the settings with what the image says, and refuses what could never run.
+fn settle(mut settings: Settings, image: &Image) -> Result<Settings> {
+    settings.inherit(image.config());
+    settings.ulimits.iter().try_for_each(|limit| spec::rlimit(limit).map(drop))?;
+    let capabilities = settings.cap_add.iter().chain(&settings.cap_drop);
+    capabilities
+        .filter(|name| !name.eq_ignore_ascii_case("all"))
+        .try_for_each(|name| spec::capability(name).map(drop))?;
+    let volumes = image.config().config().as_ref().and_then(|config| config.volumes().clone());
+    for target in volumes.into_iter().flatten() {
+        let is_covered = settings.mounts.iter().any(|mount| mount.target == target)
+            || settings.tmpfs.iter().any(|(other, _)| *other == target);
+        if !is_covered {
+            let name = intent::random_id()? + &intent::random_id()?;
+            let source = Source::Volume { name, anonymous: true };
+            settings.mounts.push(super::MountPoint { source, target, read_only: false });
+        }
+    }
+    for mount in &settings.mounts {
+        check_mount(mount)?;
+    }
+    Ok(settings)
+}
+
+fn check_mount(mount: &super::MountPoint) -> Result<()> {
+    let target = Path::new(&mount.target);
+    if !target.is_absolute() || target == Path::new("/") {
+        return Err(Error::Invalid(format!(
+            "invalid mount target '{}': it must be an absolute path in the container, and not '/'",
+            mount.target
+        )));
+    }
+    match &mount.source {
+        Source::Volume { name, .. } => volume::check_name(name),
+        Source::Bind(path) if path.is_absolute() => Ok(()),
+        Source::Bind(path) => {
+            Err(Error::Invalid(format!("'{}' is not an absolute path of the host", path.display())))
+        }
+    }
+}
+
+/// Writes a record into the directory of its container, in place of the one that was there.
+pub(super) fn write_record(dir: &Path, record: &Record) -> Result<()> {
+    let path = dir.join("config.json");
+    let failed = || format!("write '{}'", path.display());
+    let text = serde_json::to_vec(record).map_err(|e| Error::io(failed)(e.into()))?;
+    let aside = dir.join("config.json.new");
+    fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)).map_err(Error::io(failed))
+}

@@ -1,0 +1,52 @@
+//! After the death of a supervisor: its container's processes died with it, its mounts went with its namespace. What
+//! stays are control groups, a socket, and a state that says that it runs.
+
+use mica_core::{MountOptions, failpoint};
+
+use super::link::SOCKET;
+use super::state::{self, State, Status};
+use super::{Busy, Container, remove_file};
+use crate::supervisor::machine;
+use crate::{Engine, Error, Result};
+
+/// As of a process that SIGKILL ended, which is what happens to a container whose supervisor dies.
+const KILLED: u8 = 137;
+
+impl Engine {
+    /// Puts a container right whose state says that it lives while its lock is free. This can be done again after a crash on
+    /// the way.
+    pub(super) fn recover_container(&self, container: &Container, mut busy: Busy) -> Result<State> {
+        // It may have ended in good order between the look at its state and the lock.
+        let state = State::read(container.dir())?;
+        if !state.status.is_live() {
+            return Ok(state);
+        }
+        busy.note("being cleaned up")?;
+        let record = container.record();
+        machine::clean_up(container, self.runtime_of(container))?;
+        failpoint::hit("recover.cleaned").map_err(Error::io(|| "clean up a container"))?;
+        let store = self.store(Some(&record.driver))?;
+        store.write(&record.layer(), &MountOptions::default())?.release()?;
+        remove_file(&container.dir().join(SOCKET))?;
+        let state = State {
+            status: Status::Exited,
+            supervisor: 0,
+            pid: 0,
+            exit_code: KILLED,
+            error: "its supervisor was killed".to_owned(),
+            finished: state::now(),
+            ..state
+        };
+        state.write(container.dir())?;
+        failpoint::hit("recover.recorded").map_err(Error::io(|| "clean up a container"))?;
+        if record.settings.auto_remove {
+            self.remove_held(container, &busy, true)?;
+        }
+        Ok(state)
+    }
+
+    /// The OCI runtime of a container, by name or path; `None` is the built-in one.
+    pub(crate) fn runtime_of<'a>(&self, container: &'a Container) -> Option<&'a str> {
+        container.record().settings.runtime.as_deref()
+    }
+}

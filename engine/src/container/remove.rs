@@ -1,0 +1,124 @@
+//! Removing containers.
+
+use std::fs;
+
+use mica_core::failpoint;
+
+use super::state::{State, Status};
+use super::{Busy, Container, names, signal};
+use crate::supervisor::wire::Request;
+use crate::{Barrier, Engine, Error, Result};
+
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// The ids of the containers.
+    pub containers: Vec<String>,
+    /// The bytes that their layers took.
+    pub bytes: u64,
+    /// What could not be removed, and why.
+    pub failures: Vec<String>,
+}
+
+impl Engine {
+    /// Removes a container. One that runs is refused, or with `force` killed first. With `volumes` those that were made
+    /// for it alone go too.
+    pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<()> {
+        let state = self.state(container)?;
+        if state.status.is_live() {
+            if !force {
+                return Err(Error::Conflict(format!(
+                    "cannot remove container {}: it is {}; stop it first, or remove it with -f",
+                    container.name(),
+                    state.status.word()
+                )));
+            }
+            self.kill_and_wait(container)?;
+            if !container.dir().exists() {
+                // It was to remove itself.
+                return Ok(());
+            }
+        }
+        let busy = Busy::take(container.dir(), container.name(), "being removed")?;
+        self.remove_held(container, &busy, volumes)
+    }
+
+    /// Removes a container that this process holds and that does not run.
+    pub(crate) fn remove_held(&self, container: &Container, _held: &Busy, volumes: bool) -> Result<()> {
+        let record = container.record();
+        self.transaction("remove a container", Barrier::None, |tx| {
+            let store = self.store(Some(&record.driver))?;
+            tx.discard(&store, &record.layer)?;
+            if volumes {
+                self.discard_volumes(tx, container)?;
+            }
+            failpoint::hit("remove.announced").map_err(Error::io(|| "remove a container"))?;
+            let aside = tx.staging().join("container");
+            let failed = || format!("remove '{}'", container.dir().display());
+            let _lock = self.root().lock()?;
+            fs::rename(container.dir(), &aside).map_err(Error::io(failed))?;
+            failpoint::hit("remove.renamed").map_err(Error::io(failed))?;
+            names::release(self.root(), &record.name, &record.id)
+        })
+    }
+
+    /// Removes every container that does not run. Docker's `container prune`.
+    pub fn prune_containers(&self) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        for container in self.containers()? {
+            let state = match self.state(&container) {
+                Ok(state) => state,
+                Err(error) => {
+                    pruned.failures.push(error.to_string());
+                    continue;
+                }
+            };
+            if state.status.is_live() {
+                continue;
+            }
+            let bytes = self.layer_usage(&container).map_or(0, |usage| usage.bytes);
+            match self.remove(&container, false, false) {
+                Ok(()) => {
+                    pruned.containers.push(container.id().to_owned());
+                    pruned.bytes += bytes;
+                }
+                // Somebody else was faster.
+                Err(Error::NoSuch { .. }) => {}
+                Err(error) => pruned.failures.push(error.to_string()),
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// What the container's own files take.
+    pub fn layer_usage(&self, container: &Container) -> Result<mica_core::Usage> {
+        let record = container.record();
+        Ok(self.store(Some(&record.driver))?.usage(&record.layer())?)
+    }
+
+    fn kill_and_wait(&self, container: &Container) -> Result<()> {
+        let number = signal::require("KILL")?;
+        match container.ask(&Request::Signal { number, all: true }) {
+            // It ends by itself, or has.
+            Err(Error::Conflict(_)) => {}
+            other => drop(other?),
+        }
+        self.wait(container).map(drop)
+    }
+
+    /// Where the container is in its life. One whose supervisor died is put right first: what it left is removed, and its
+    /// end is recorded.
+    pub fn state(&self, container: &Container) -> Result<State> {
+        let state = State::read(container.dir())?;
+        if !state.status.is_live() {
+            return Ok(state);
+        }
+        match Busy::try_take(container.dir(), container.name()) {
+            Ok(None) => Ok(state),
+            Ok(Some(busy)) => self.recover_container(container, busy),
+            // It was removed meanwhile.
+            Err(Error::NoSuch { .. }) => Ok(State { status: Status::Exited, ..state }),
+            Err(error) => Err(error),
+        }
+    }
+}

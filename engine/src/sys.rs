@@ -1,0 +1,39 @@
+//! The calls that no safe wrapper has.
+#![allow(unsafe_code)]
+
+use std::io;
+
+use nix::unistd::{ForkResult, fork as nix_fork};
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    /// The new process.
+    Child,
+    /// The old one, and the number of the new one.
+    Parent(i32),
+}
+
+/// Forks. The caller has one thread, so that the child may go on as an ordinary program.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: only a process of several threads must be careful what its child calls; the callers check that there
+    // is one (see `start`).
+    match unsafe { nix_fork() }? {
+        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
+    }
+}
+
+/// Ends this process at once: nothing that it shares with the process it was forked from is flushed or undone.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Has every descriptor from 3 on closed when this process executes another program.
+pub(crate) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: the call changes a flag of descriptors and takes no memory.
+    match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
