@@ -1,20 +1,39 @@
 //! The list, by theme.
 
+mod apply;
+mod changes;
+mod concurrency;
 mod depth;
 mod duplicate;
 mod errors;
 mod kinds;
+mod leftovers;
 mod lifecycle;
 mod posix;
+mod recovery;
+mod space;
 mod tree;
 
 use crate::case::Case;
 
 /// Every case, in the order in which they are best read.
 pub fn cases() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES, tree::CASES, kinds::CASES, posix::CASES, depth::CASES, duplicate::CASES, errors::CASES]
-        .into_iter()
-        .flatten()
+    let themes = [
+        lifecycle::CASES,
+        tree::CASES,
+        kinds::CASES,
+        posix::CASES,
+        apply::CASES,
+        changes::CASES,
+        depth::CASES,
+        duplicate::CASES,
+        errors::CASES,
+        space::CASES,
+        concurrency::CASES,
+        recovery::CASES,
+        leftovers::CASES,
+    ];
+    themes.into_iter().flatten()
 }
 
 /// Declares a list of cases: `"name" run "promise";`, and for one that depends on a capability

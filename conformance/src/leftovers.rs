@@ -92,13 +92,19 @@ fn devices(room: &Path) -> BTreeSet<String> {
     }
 }
 
+/// What the open descriptors name, each with a number, for one thing may be open many times.
 fn descriptors(room: &Path) -> Verdict<BTreeSet<String>> {
-    let open = fs::read_dir("/proc/self/fd").doing(|| "list /proc/self/fd")?;
-    let targets = open.flatten().filter_map(|entry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        target.starts_with(room).then(|| format!("{} -> {}", entry.file_name().display(), target.display()))
-    });
-    Ok(targets.collect())
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc/self/fd").doing(|| "list /proc/self/fd")?.flatten() {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if target.starts_with(room) {
+            let mut times = 1;
+            while !found.insert(format!("{} ({times})", target.display())) {
+                times += 1;
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn collect_paths(dir: &Path, paths: &mut BTreeSet<String>) -> Verdict {

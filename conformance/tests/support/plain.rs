@@ -1,9 +1,8 @@
-//! The simplest driver that keeps the whole contract: each layer is a copy of its parent's tree, made by `cp -a`.
+//! The simplest driver that keeps the whole contract: each layer is a copy of its parent's tree, made file by file.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mica_core::graphdriver::Posix;
@@ -12,6 +11,9 @@ use mica_core::{
     Access, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId, LayerOptions,
     MountRequest, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, options,
 };
+
+#[path = "copy.rs"]
+mod copy;
 
 pub(crate) const DRIVER: DriverEntry = DriverEntry {
     name: "plain",
@@ -94,12 +96,11 @@ impl Plain {
         let doing = || format!("make '{id}'");
         fs::create_dir(&to).map_err(Error::io(doing))?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).map_err(Error::io(doing))?;
-        if let Some(from) = tree {
-            let copied = Command::new("cp").arg("-a").arg(from.join(".")).arg(&to).status();
-            if !copied.map_err(Error::io(doing))?.success() {
-                delete(&dir)?;
-                return Err(Error::driver(doing(), "cp failed"));
-            }
+        if let Some(from) = tree
+            && let Err(error) = copy::tree(from, &to)
+        {
+            delete(&dir)?;
+            return Err(Error::io(doing)(error));
         }
         fs::rename(&dir, self.layer(id)).map_err(Error::io(doing))
     }
