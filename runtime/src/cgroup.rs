@@ -180,6 +180,17 @@ impl Cgroup {
         failures
     }
 
+    /// The v2 group in which the process `pid` is now: that of the container, or one below it.
+    pub(crate) fn unified_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let Some(group) = self.v2() else { return Ok(None) };
+        let what = || format!("finding the control group of process {pid}");
+        let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).context(what)?;
+        let path = list.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let dir = group.hierarchy.mountpoint.join(path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, &dir, flags, Mode::empty()).map(Some).context(what)
+    }
+
     /// The group's directory on a host that has v2 only.
     pub(crate) fn unified_only(&self) -> Option<&Path> {
         match self.groups.as_slice() {

@@ -56,7 +56,7 @@ impl Child<'_> {
     /// namespace was entered by the clone.
     pub(crate) fn join(
         &self,
-        plan: &mut ProcessPlan,
+        mut plan: ProcessPlan,
         init: BorrowedFd<'_>,
         namespaces: i32,
     ) -> Result<Infallible> {
@@ -67,13 +67,13 @@ impl Child<'_> {
         let what = || "opening the container's /";
         let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .context(what)?;
-        make_missing_directory(root.as_fd(), plan)?;
-        let terminal = open_terminal(root.as_fd(), plan)?;
+        make_missing_directory(root.as_fd(), &plan)?;
+        let terminal = open_terminal(root.as_fd(), &plan)?;
         self.connect(terminal.as_ref())?;
-        notes.extend(process::prepare(plan)?);
+        notes.extend(process::prepare(&mut plan)?);
         self.channel.send_ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()), &notes)?;
         drop((terminal, root));
-        process::finish(plan, self.filter)
+        process::finish(&plan, self.filter)
     }
 
     fn begin(&self) -> Result<()> {

@@ -2,21 +2,19 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Pid, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
+use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 
 use crate::cgroup::{Cgroup, Entrance};
-use crate::channel::{Channel, Report};
+use crate::channel::Channel;
 use crate::child::Child;
 use crate::error::{Context, Error, Result};
+use crate::launch::{Place, fail, launch, open_namespaces, settle};
 use crate::plan::{Plan, ProcessPlan};
+use crate::running::{Io, Running, is_reaped, reap_killed};
 use crate::seccomp::{self, Program};
-use crate::sys::{self, Cloned};
-use crate::{Io, Running};
 
 /// What a container is made from.
 #[derive(Clone, Copy, Debug)]
@@ -63,31 +61,20 @@ impl Container {
     pub fn create(bundle: &Bundle<'_>, io: &Io<'_>) -> Result<Self> {
         let (plan, filter, mut cgroup) = check(bundle)?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "hiding the supervisor")?;
-        let joined = open_namespaces(&plan)?;
         cgroup.create()?;
         let namespaces = plan.namespaces.all();
-        match launch(bundle, plan, io, filter.as_ref(), &cgroup, &joined) {
-            Ok((init, channel, entrance)) => {
-                let process = bundle.spec.process().clone().unwrap_or_default();
-                Ok(Self {
-                    init,
-                    channel: Some(channel),
-                    process,
-                    filter,
-                    namespaces,
-                    cgroup,
-                    entrance,
-                    joined: Vec::new(),
-                })
-            }
-            Err(error) => {
-                let mut errors = cgroup.remove();
-                if errors.is_empty() {
-                    return Err(error);
-                }
-                errors.insert(0, error);
-                Err(Error::Teardown(errors))
-            }
+        match launch_init(bundle, plan, io, filter.as_ref(), &cgroup) {
+            Ok((init, channel, entrance)) => Ok(Self {
+                init,
+                channel: Some(channel),
+                process: bundle.spec.process().clone().unwrap_or_default(),
+                filter,
+                namespaces,
+                cgroup,
+                entrance,
+                joined: Vec::new(),
+            }),
+            Err(error) => Err(Error::with(error, cgroup.remove())),
         }
     }
 
@@ -143,31 +130,29 @@ impl Container {
         if self.channel.is_some() {
             return Err(Error::spec("the container is not started yet"));
         }
-        let mut plan = ProcessPlan::new(&self.inherit(process))?;
-        let (ours, theirs) = Channel::pair()?;
-        let pidfd = self.init.pidfd.as_fd();
-        let inside = self.namespaces & libc::CLONE_NEWPID != 0;
-        let cloned =
-            within_pid_namespace(inside.then_some(pidfd), || sys::clone3(0, self.entrance.unified()));
-        match cloned.context(|| "making a process in the container")? {
-            Cloned::Child => {
-                drop(ours);
-                let child =
-                    Child { io, channel: &theirs, filter: self.filter.as_ref(), entrance: &self.entrance };
-                let Err(error) = child.join(&mut plan, pidfd, self.namespaces);
-                give_up(&theirs, &error)
+        let plan = ProcessPlan::new(&self.inherit(process))?;
+        let init = self.init.pidfd.as_fd();
+        let pid_namespace = (self.namespaces & libc::CLONE_NEWPID != 0).then_some(init);
+        let (filter, entrance) = (self.filter.as_ref(), &self.entrance);
+        let attempt = |group| {
+            launch(&Place { namespaces: 0, pid_namespace, group }, |channel| {
+                Child { io, channel, filter, entrance }.join(plan.clone(), init, self.namespaces)
+            })
+        };
+        let (running, channel) = match attempt(entrance.unified()) {
+            // The container made groups of its own below and moved there: no process can be in the upper one now.
+            Err(Error::Os { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
+                let group = self.cgroup.unified_of(self.init.pid)?;
+                attempt(group.as_ref().map(AsFd::as_fd))
             }
-            Cloned::Parent { pid, pidfd } => {
-                drop(theirs);
-                let running = await_ready(&ours, pid, pidfd)?;
-                let kept = rustix::io::dup(&running.pidfd).context(|| "keeping a process");
-                let kept = kept.map_err(|error| fail(&running, Err(error)))?;
-                settle(&ours, &running)?;
-                self.joined.retain(|pidfd| !is_reaped(pidfd));
-                self.joined.push(kept);
-                Ok(running)
-            }
-        }
+            launched => launched,
+        }?;
+        let kept = rustix::io::dup(&running.pidfd).context(|| "keeping a process");
+        let kept = kept.map_err(|error| fail(&running, Err(error)))?;
+        settle(&channel, &running)?;
+        self.joined.retain(|pidfd| !is_reaped(pidfd));
+        self.joined.push(kept);
+        Ok(running)
     }
 
     fn inherit(&self, process: &Process) -> Process {
@@ -257,9 +242,9 @@ impl Container {
         for pidfd in self.joined.drain(..) {
             failures.extend(reap_killed(&pidfd).context(|| "reaping a process of the container").err());
         }
-        failures.extend(self.init.reap_killed().err());
+        failures.extend(self.init.end().err());
         failures.extend(self.cgroup.remove());
-        if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
+        Error::all(failures)
     }
 }
 
@@ -274,12 +259,12 @@ pub fn remove_cgroup(path: &Path) -> Result<()> {
     let mut failures: Vec<Error> = cgroup.kill(libc::SIGKILL).err().into_iter().collect();
     failures.extend(cgroup.thaw().err());
     failures.extend(cgroup.remove());
-    if failures.is_empty() { Ok(()) } else { Err(Error::Teardown(failures)) }
+    Error::all(failures)
 }
 
 /// Everything that can be refused before anything is made.
 fn check(bundle: &Bundle<'_>) -> Result<(Plan, Option<Program>, Cgroup)> {
-    let threads = fs::read_dir("/proc/self/task").context(|| "counting threads")?.count();
+    let threads = std::fs::read_dir("/proc/self/task").context(|| "counting threads")?.count();
     if threads != 1 {
         return Err(Error::spec(format!(
             "a container is made by a process of one thread; this one has {threads}"
@@ -298,127 +283,27 @@ fn check(bundle: &Bundle<'_>) -> Result<(Plan, Option<Program>, Cgroup)> {
     Ok((plan, filter, cgroup))
 }
 
-fn open_namespaces(plan: &Plan) -> Result<Vec<(libc::c_int, OwnedFd)>> {
-    let open = |(flag, path): &(libc::c_int, PathBuf)| {
-        let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        file.map(|file| (*flag, file)).context(|| format!("opening the namespace {}", path.display()))
-    };
-    plan.namespaces.join.iter().map(open).collect()
-}
-
-/// Makes the first process and waits until it is ready.
-fn launch(
+/// Limits the groups and makes the first process in them.
+fn launch_init(
     bundle: &Bundle<'_>,
     mut plan: Plan,
     io: &Io<'_>,
     filter: Option<&Program>,
     cgroup: &Cgroup,
-    joined: &[(libc::c_int, OwnedFd)],
 ) -> Result<(Running, Channel, Entrance)> {
     if let Some(resources) = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
         cgroup.apply(resources)?;
     }
+    let joined = open_namespaces(&plan.namespaces.join)?;
     let entrance = cgroup.entrance()?;
-    let (ours, theirs) = Channel::pair()?;
-    let flags = plan.namespaces.new & !libc::CLONE_NEWCGROUP;
-    let pid_namespace = joined.iter().find(|(flag, _)| *flag == libc::CLONE_NEWPID).map(|(_, fd)| fd.as_fd());
-    let cloned = within_pid_namespace(pid_namespace, || sys::clone3(flags, entrance.unified()));
-    match cloned.context(|| "making the first process of the container")? {
-        Cloned::Child => {
-            drop(ours);
-            let child = Child { io, channel: &theirs, filter, entrance: &entrance };
-            let Err(error) = child.init(&mut plan, joined, cgroup);
-            give_up(&theirs, &error)
-        }
-        Cloned::Parent { pid, pidfd } => {
-            drop(theirs);
-            Ok((await_ready(&ours, pid, pidfd)?, ours, entrance))
-        }
-    }
-}
-
-/// Runs `clone` such that its child is in the pid namespace behind `fd`, of which the caller is never part.
-fn within_pid_namespace(
-    fd: Option<rustix::fd::BorrowedFd<'_>>,
-    clone: impl FnOnce() -> io::Result<Cloned>,
-) -> io::Result<Cloned> {
-    let Some(fd) = fd else { return clone() };
-    let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    sys::setns(fd, libc::CLONE_NEWPID)?;
-    match clone() {
-        Ok(Cloned::Child) => Ok(Cloned::Child),
-        cloned => {
-            sys::setns(own.as_fd(), libc::CLONE_NEWPID)?;
-            cloned
-        }
-    }
-}
-
-/// The end of a child that could not become its command.
-fn give_up(channel: &Channel, error: &Error) -> ! {
-    channel.send_failed(error);
-    sys::exit(error.exit_status().into())
-}
-
-fn await_ready(channel: &Channel, pid: Pid, pidfd: OwnedFd) -> Result<Running> {
-    let report = channel.report();
-    let mut running = Running { pid: pid.as_raw_pid(), pidfd, console: None, notes: Vec::new() };
-    match report {
-        Ok(Report::Ready { console, warnings }) => {
-            (running.console, running.notes) = (console, warnings);
-            Ok(running)
-        }
-        other => Err(fail(&running, other)),
-    }
-}
-
-/// Waits until the process executed its command.
-fn settle(channel: &Channel, running: &Running) -> Result<()> {
-    match channel.report() {
-        Ok(Report::Closed) => Ok(()),
-        other => Err(fail(running, other)),
-    }
-}
-
-/// Ends and reaps a child that could not be made.
-fn fail(running: &Running, report: Result<Report>) -> Error {
-    let reaped = running.signal(libc::SIGKILL).and_then(|()| running.reap_killed());
-    match report {
-        Ok(Report::Failed(error)) | Err(error) => error,
-        Ok(_) => match reaped {
-            Ok(()) => Error::spec("the new process was killed while it was set up"),
-            Err(error) => error,
-        },
-    }
-}
-
-/// Waits for a process that was killed; one that is reaped already is fine.
-fn reap_killed(pidfd: &OwnedFd) -> rustix::io::Result<()> {
-    match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)) {
-        Ok(_) | Err(Errno::CHILD) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_reaped(pidfd: &OwnedFd) -> bool {
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    matches!(waitid(WaitId::PidFd(pidfd.as_fd()), look), Err(Errno::CHILD))
-}
-
-impl Running {
-    /// Sends a signal, a real-time one too.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Stopped`] when the process has ended.
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        match sys::pidfd_send_signal(&self.pidfd, signal) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(Error::Stopped),
-            sent => sent.context(|| format!("sending signal {signal}")),
-        }
-    }
-
-    fn reap_killed(&self) -> Result<()> {
-        reap_killed(&self.pidfd).context(|| format!("reaping process {}", self.pid))
-    }
+    let place = Place {
+        // A cgroup namespace is made later, from inside the group.
+        namespaces: plan.namespaces.new & !libc::CLONE_NEWCGROUP,
+        pid_namespace: joined.iter().find(|(flag, _)| *flag == libc::CLONE_NEWPID).map(|(_, fd)| fd.as_fd()),
+        group: entrance.unified(),
+    };
+    let (init, channel) = launch(&place, |channel| {
+        Child { io, channel, filter, entrance: &entrance }.init(&mut plan, &joined, cgroup)
+    })?;
+    Ok((init, channel, entrance))
 }

@@ -46,7 +46,8 @@ pub enum Error {
     /// The container has no running process any more.
     #[error("the container is not running")]
     Stopped,
-    /// Parts of a container could not be removed; the rest is gone, and a repeated call tries these again.
+    /// Parts of a container could not be removed; the rest is gone, and a repeated call tries these again. After a
+    /// failed creation the reason for that comes first.
     #[error("{}", list(.0))]
     Teardown(Vec<Error>),
 }
@@ -59,8 +60,23 @@ impl Error {
         match self {
             Self::NotFound { .. } => 127,
             Self::NotExecutable { .. } => 126,
+            Self::Teardown(errors) => errors.first().map_or(125, Self::exit_status),
             _ => 125,
         }
+    }
+
+    /// `error`, and what failed while its leftovers were removed.
+    pub(crate) fn with(error: Self, mut others: Vec<Self>) -> Self {
+        if others.is_empty() {
+            return error;
+        }
+        others.insert(0, error);
+        Self::Teardown(others)
+    }
+
+    /// Fails if anything did.
+    pub(crate) fn all(failures: Vec<Self>) -> Result<()> {
+        if failures.is_empty() { Ok(()) } else { Err(Self::Teardown(failures)) }
     }
 
     pub(crate) fn spec(message: impl Into<String>) -> Self {

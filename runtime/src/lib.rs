@@ -38,6 +38,7 @@ mod command;
 mod container;
 pub mod defaults;
 mod error;
+mod launch;
 mod plan;
 mod process;
 mod protect;

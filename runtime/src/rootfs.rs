@@ -50,9 +50,16 @@ impl<'a> Rootfs<'a> {
 
     /// Makes it `/` and lets go of the host's file systems.
     pub(crate) fn enter(self) -> Result<()> {
+        let open = || openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(|| "opening /");
+        let host = open()?;
         fchdir(&self.root).context(|| "entering the root file system")?;
         // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
         pivot_root(".", ".").context(|| "making the root file system /")?;
+        if self.plan.propagation.is_some() {
+            let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+            sys::mount_setattr(host.as_fd(), true, slave)
+                .context(|| "keeping the host's file systems mounted")?;
+        }
         unmount(".", UnmountFlags::DETACH).context(|| "detaching the host's file systems")?;
         chdir("/").context(|| "entering /")?;
         if let Some(propagation) = self.plan.propagation {

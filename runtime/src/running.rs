@@ -1,10 +1,12 @@
 //! Processes that run, and their ends.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::sys;
 
 /// The standard streams of a new process. One with a terminal gets that instead.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,43 @@ pub struct Running {
     pub console: Option<OwnedFd>,
     /// What was asked for and this host does not grant, for the log: rlimits that cannot be raised and the like.
     pub notes: Vec<String>,
+}
+
+impl Running {
+    /// Sends a signal, a real-time one too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when the process has ended.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        match sys::pidfd_send_signal(&self.pidfd, signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(Error::Stopped),
+            sent => sent.context(|| format!("sending signal {signal}")),
+        }
+    }
+
+    /// Kills and reaps it; does nothing where that was done.
+    pub(crate) fn end(&self) -> Result<()> {
+        match self.signal(libc::SIGKILL) {
+            Ok(()) | Err(Error::Stopped) => {
+                reap_killed(&self.pidfd).context(|| format!("reaping process {}", self.pid))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits for a process that was killed; one that is reaped already is fine.
+pub(crate) fn reap_killed(pidfd: &OwnedFd) -> rustix::io::Result<()> {
+    match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)) {
+        Ok(_) | Err(Errno::CHILD) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn is_reaped(pidfd: &OwnedFd) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::PidFd(pidfd.as_fd()), look), Err(Errno::CHILD))
 }
 
 /// How a process ended.
@@ -69,7 +108,7 @@ pub fn reap(block: bool) -> Result<Option<Reaped>> {
     let options = if block { WaitOptions::empty() } else { WaitOptions::NOHANG };
     loop {
         match rustix::io::retry_on_intr(|| wait(options)) {
-            Err(rustix::io::Errno::CHILD) | Ok(None) => return Ok(None),
+            Err(Errno::CHILD) | Ok(None) => return Ok(None),
             Err(error) => return Err(error).context(|| "waiting for children"),
             Ok(Some((pid, status))) => {
                 if let Some(exit) = exit(status) {

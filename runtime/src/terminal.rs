@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstatfs, makedev, statat};
+use rustix::fs::{AtFlags, OFlags, Uid, fchown, fstatfs, makedev, statat};
 use rustix::process::{ioctl_tiocsctty, setsid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -14,8 +14,6 @@ use crate::rootfs::resolve;
 
 /// `f_type` of devpts (linux/magic.h).
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-/// The group `tty`, which may write to terminals, as login(1) sets them up.
-const TTY_GROUP: u32 = 5;
 
 /// Both sides of a terminal.
 #[derive(Debug)]
@@ -43,8 +41,8 @@ impl Terminal {
         let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = ioctl_tiocgptpeer(&master, peer).context(what)?;
         tcsetwinsize(&slave, size).context(what)?;
-        fchown(&slave, Some(Uid::from_raw(uid)), Some(Gid::from_raw(TTY_GROUP))).context(what)?;
-        fchmod(&slave, Mode::from_raw_mode(0o620)).context(what)?;
+        // Group and mode are those that devpts was mounted with.
+        fchown(&slave, Some(Uid::from_raw(uid)), None).context(what)?;
         Ok(Self { master, slave })
     }
 

@@ -82,18 +82,15 @@ impl Cgroup {
             Version::V2 => self.v2(),
         };
         let what = || format!("setting {} to {}", setting.files[0], setting.value);
-        let missing = || {
-            let controller = setting.controller;
-            Error::spec(format!("{}: this host gives containers no {controller} controller", what()))
-        };
-        let group = group.ok_or_else(missing)?;
+        let missing = |thing| Error::spec(format!("{}: this host gives containers no {thing}", what()));
+        let group = group.ok_or_else(|| missing(format!("{} controller", setting.controller)))?;
         for file in &setting.files {
             match write(group, file, &setting.value) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 written => return written.context(what),
             }
         }
-        Err(missing())
+        Err(missing(format!("file {} (controller {})", setting.files[0], setting.controller)))
     }
 
     fn hugepages(&self, size: &str, limit: i64) -> Result<()> {

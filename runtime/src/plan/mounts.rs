@@ -47,6 +47,14 @@ pub(crate) struct Attributes {
     pub(crate) propagation: Vec<Propagation>,
 }
 
+impl Attributes {
+    /// Words like `rw` and `dev` take back earlier words, but never what the host mounted the source with.
+    fn keep_protection(&mut self) {
+        self.top.clear &= libc::MOUNT_ATTR__ATIME;
+        self.tree.clear &= libc::MOUNT_ATTR__ATIME;
+    }
+}
+
 impl MountPlan {
     pub(crate) fn new(mount: &Mount) -> Result<Self> {
         let target = mount.destination().clone();
@@ -58,12 +66,14 @@ impl MountPlan {
             return Err(unsupported("id-mapped mounts"));
         }
         let fstype = mount.typ().as_deref().unwrap_or_default();
+        let mut attributes = options.attributes;
         let kind = match fstype {
             _ if options.bind || fstype == "bind" => {
                 let source = mount.source().clone().filter(|source| source.is_absolute());
                 let source = source.ok_or_else(|| {
                     Error::spec(format!("bind mount on {} needs an absolute source", target.display()))
                 })?;
+                attributes.keep_protection();
                 Kind::Bind { source, recursive: options.recursive }
             }
             "" => {
@@ -79,7 +89,7 @@ impl MountPlan {
                 options: options.filesystem,
             }),
         };
-        Ok(Self { target, kind, attributes: options.attributes })
+        Ok(Self { target, kind, attributes })
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::error::{Error, Result};
 
 /// A process to be executed, ready for the calls that make it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProcessPlan {
     pub(crate) args: Vec<CString>,
     pub(crate) env: Vec<CString>,
