@@ -53,6 +53,10 @@ fn probe() -> Result<Calls, Errno> {
         Err(Errno::NODEV) => return Ok(Calls::Trees),
         other => other?,
     };
+    // Before 6.5 overlayfs took any option here, to look at it later.
+    if mount::fsconfig_set_flag(overlay.as_fd(), "no-such-option").is_ok() {
+        return Ok(Calls::Trees);
+    }
     if mount::fsconfig_set_fd(overlay.as_fd(), "lowerdir+", root.as_fd()).is_ok() {
         Ok(Calls::Descriptors)
     } else if mount::fsconfig_set_string(overlay.as_fd(), "lowerdir+", "/").is_ok() {
