@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use oci_spec::runtime::LinuxResources;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::Pid;
 
@@ -42,13 +43,13 @@ pub(crate) struct Group {
 
 impl Group {
     /// Makes the group and the parents it lacks, and adds what was made to `made`.
-    fn create(&self, made: &mut Vec<PathBuf>) -> Result<()> {
+    fn create(&self, controllers: &[&str], made: &mut Vec<PathBuf>) -> Result<()> {
         let what = |dir: &Path| format!("making control group {}", dir.display());
         let mut dir = self.hierarchy.mountpoint.clone();
         let names = self.dir.strip_prefix(&dir).unwrap_or(Path::new(""));
         for name in names.components() {
             if self.hierarchy.version == Version::V2 {
-                v2::delegate(&dir);
+                v2::delegate(&dir, controllers);
             }
             dir.push(name);
             match fs::create_dir(&dir) {
@@ -87,11 +88,11 @@ impl Cgroup {
         Ok(Self { groups: hierarchies.into_iter().map(group).collect(), parents: Vec::new() })
     }
 
-    /// Makes the groups, empty and without limits. On failure those that were made are removed again; one that was
+    /// Makes the groups, empty and without limits, but able to have those of `resources`. On failure those that were made are removed again; one that was
     /// there already is an error, for its processes and limits are another's.
-    pub(crate) fn create(&mut self) -> Result<()> {
-        let mut made = Vec::new();
-        let created = self.groups.iter().try_for_each(|group| group.create(&mut made));
+    pub(crate) fn create(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
+        let (controllers, mut made) = (v2::controllers(resources), Vec::new());
+        let created = self.groups.iter().try_for_each(|group| group.create(&controllers, &mut made));
         match created {
             Ok(()) => {
                 made.retain(|dir| self.groups.iter().all(|group| group.dir != *dir));

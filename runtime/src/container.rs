@@ -61,7 +61,7 @@ impl Container {
     pub fn create(bundle: &Bundle<'_>, io: &Io<'_>) -> Result<Self> {
         let (plan, filter, mut cgroup) = check(bundle)?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).context(|| "hiding the supervisor")?;
-        cgroup.create()?;
+        cgroup.create(resources(bundle))?;
         let namespaces = plan.namespaces.all();
         match launch_init(bundle, plan, io, filter.as_ref(), &cgroup) {
             Ok((init, channel, entrance)) => Ok(Self {
@@ -283,6 +283,10 @@ fn check(bundle: &Bundle<'_>) -> Result<(Plan, Option<Program>, Cgroup)> {
     Ok((plan, filter, cgroup))
 }
 
+fn resources<'a>(bundle: &Bundle<'a>) -> Option<&'a LinuxResources> {
+    bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+}
+
 /// Limits the groups and makes the first process in them.
 fn launch_init(
     bundle: &Bundle<'_>,
@@ -291,7 +295,7 @@ fn launch_init(
     filter: Option<&Program>,
     cgroup: &Cgroup,
 ) -> Result<(Running, Channel, Entrance)> {
-    if let Some(resources) = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+    if let Some(resources) = resources(bundle) {
         cgroup.apply(resources)?;
     }
     let joined = open_namespaces(&plan.namespaces.join)?;

@@ -3,22 +3,30 @@
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use super::resources::Setting;
 use crate::error::{Error, Result};
 
-/// The controllers that limits or statistics of a container may need.
-const WANTED: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+/// The controllers of every container, for statistics and for limits that are set later, and those that `resources`
+/// needs.
+pub(super) fn controllers(resources: Option<&LinuxResources>) -> Vec<&'static str> {
+    let mut controllers = vec!["cpu", "cpuset", "io", "memory", "pids"];
+    let pages = resources.and_then(|resources| resources.hugepage_limits().as_ref());
+    if pages.is_some_and(|limits| !limits.is_empty()) {
+        controllers.push("hugetlb");
+    }
+    controllers
+}
 
-/// Hands what `dir` can control on to the groups below it, one by one: of those that cannot be (a group with
+/// Hands those of `controllers` that `dir` has on to the groups below it, one by one: of those that cannot be (a group with
 /// processes of its own hands on none), only a limit that needs it fails, when it is set.
-pub(super) fn delegate(dir: &Path) {
+pub(super) fn delegate(dir: &Path, controllers: &[&str]) {
     let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let control = dir.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&control).unwrap_or_default();
     let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
-    for controller in WANTED {
+    for controller in controllers {
         if has(&available, controller) && !has(&enabled, controller) {
             let _ = fs::write(&control, format!("+{controller}"));
         }

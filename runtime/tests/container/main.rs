@@ -11,6 +11,7 @@ mod oracle;
 mod rootfs;
 mod supervisor;
 mod terminal;
+mod unified;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -40,6 +41,7 @@ fn main() {
         ("oracle", oracle::CASES),
         ("rootfs", rootfs::CASES),
         ("terminal", terminal::CASES),
+        ("unified", unified::CASES),
     ];
     let trial = |module: &str, (name, run): Case| {
         Trial::test(format!("{module}::{name}"), move || {

@@ -60,10 +60,19 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Supervisor {
     pub(crate) fn spawn() -> Self {
-        // Mounts of its own, and a file that cannot be written, as the real one has them.
+        Self::spawn_by("exec \"$0\"")
+    }
+
+    /// One that has no control groups but those of the unified hierarchy.
+    pub(crate) fn spawn_unified() -> Self {
+        Self::spawn_by("umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\"")
+    }
+
+    /// With mounts of its own, and executed from a file that cannot be written, as the real one.
+    fn spawn_by(script: &str) -> Self {
         let program = mica_runtime::protected_self().unwrap();
         let mut child = Command::new("unshare")
-            .args(["--mount", "--"])
+            .args(["--mount", "sh", "-c", script])
             .arg(format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd()))
             .env("MICA_TEST_SUPERVISOR", "1")
             .stdin(Stdio::piped())
