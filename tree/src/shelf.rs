@@ -62,10 +62,17 @@ impl Shelf {
     pub fn stage(&self, name: &str) -> io::Result<Staged> {
         loop {
             let path = self.fresh("staging", name);
-            private_dir(&path)?;
-            let held = File::open(&path)?;
-            held.lock()?;
+            match private_dir(&path) {
+                // A process of another pid namespace has this number.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            }
             // Before the lock, whoever opened the shelf may have taken the directory for a left one.
+            let held = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                held => held?,
+            };
+            held.lock()?;
             if same(&held, &path)? {
                 return Ok(Staged { shelf: self.clone(), name: name.to_owned(), path, held });
             }
@@ -145,7 +152,9 @@ fn clear_if_left(path: &Path) -> io::Result<()> {
         held => held?,
     };
     match held.try_lock() {
-        Ok(()) => delete(&held, path),
+        // Between the open and the lock its maker may have published it, or another deleted it.
+        Ok(()) if same(&held, path)? => delete(&held, path),
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Ok(()),
         Err(TryLockError::Error(e)) => Err(e),
     }
