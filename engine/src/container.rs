@@ -7,15 +7,11 @@
 
 mod attach;
 mod busy;
-mod commit;
-mod copy;
 mod create;
 mod exec;
 mod files;
 mod init_layer;
-pub mod inspect;
-mod link;
-mod logs;
+pub(crate) mod link;
 mod names;
 mod record;
 mod recover;
@@ -25,28 +21,25 @@ mod spec;
 mod start;
 mod state;
 mod stop;
-mod trees;
-mod user;
-mod volume;
+pub(crate) mod user;
+pub(crate) mod volume;
 
 use std::path::{Path, PathBuf};
 
+pub use crate::supervisor::wire::Stream;
 pub use attach::{Attached, Event};
 pub(crate) use busy::Busy;
-pub use commit::CommitOptions;
-pub use copy::Place;
 pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
 pub use init_layer::left_out;
-pub use logs::{Follow, LogLine, LogOptions};
 pub use record::{
     LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
 };
 pub use remove::Pruned;
-pub(crate) use spec::Bundled;
-pub use start::{Started, StartOptions};
-pub use state::{Graph, State, Status, now, seconds};
+pub(crate) use spec::{Bundled, console_size, process_capabilities};
+pub use start::{StartOptions, Started};
 pub(crate) use state::remove_file;
+pub use state::{Graph, State, Status, now, seconds};
 
 use crate::{Engine, Error, Result, root};
 

@@ -57,6 +57,14 @@ pub enum Error {
         /// The newest one that is known.
         known: u32,
     },
+    /// A container, or a process in one, could not be run.
+    #[error("{text}")]
+    Runtime {
+        /// The exit status that a command ends with: 127 not found, 126 cannot be executed, 125 anything else.
+        status: u8,
+        /// Why.
+        text: String,
+    },
     /// The failure of a step, with what the step was for.
     #[error("{doing}: {source}")]
     Doing {

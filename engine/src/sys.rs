@@ -4,13 +4,14 @@
 use std::io;
 
 use nix::unistd::{ForkResult, fork as nix_fork};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Which side of a fork this is.
 pub(crate) enum Forked {
     /// The new process.
     Child,
-    /// The old one, and the number of the new one.
-    Parent(i32),
+    /// The old one.
+    Parent,
 }
 
 /// Forks. The caller has one thread, so that the child may go on as an ordinary program.
@@ -19,7 +20,7 @@ pub(crate) fn fork() -> io::Result<Forked> {
     // is one (see `start`).
     match unsafe { nix_fork() }? {
         ForkResult::Child => Ok(Forked::Child),
-        ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
+        ForkResult::Parent { .. } => Ok(Forked::Parent),
     }
 }
 
@@ -36,4 +37,10 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Gives this process a mount namespace of its own, with what is mounted now.
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: descriptors stay shared with nobody but threads, which a mount namespace does not touch.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?)
 }

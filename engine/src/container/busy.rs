@@ -16,14 +16,14 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The container is this process's to change, and that of every process it was forked to, until the last of them
 /// drops it.
 #[derive(Debug)]
-pub struct Busy {
+pub(crate) struct Busy {
     file: File,
 }
 
 impl Busy {
     /// Takes the container in `dir`, called `name`. `doing` completes "container w is …" for those who come meanwhile.
     /// Waits a moment for another command to end.
-    pub fn take(dir: &Path, name: &str, doing: &str) -> Result<Self> {
+    pub(crate) fn take(dir: &Path, name: &str, doing: &str) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(mut busy) = Self::try_take(dir, name)? {
@@ -38,11 +38,10 @@ impl Busy {
     }
 
     /// Takes the container unless somebody has it.
-    pub fn try_take(dir: &Path, name: &str) -> Result<Option<Self>> {
+    pub(crate) fn try_take(dir: &Path, name: &str) -> Result<Option<Self>> {
         let path = dir.join("lock");
         let failed = || format!("lock '{}'", path.display());
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = match opened {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::no_such("container", name)),
             other => other.map_err(Error::io(failed))?,
@@ -61,7 +60,7 @@ impl Busy {
     }
 
     /// Says what this process does with the container.
-    pub fn note(&mut self, doing: &str) -> Result<()> {
+    pub(crate) fn note(&mut self, doing: &str) -> Result<()> {
         let text = format!("{doing} by process {}\n", std::process::id());
         let mut write = || {
             self.file.rewind()?;

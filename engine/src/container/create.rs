@@ -37,7 +37,9 @@ impl Engine {
         let quota = Quota { bytes: settings.size, inodes: settings.inodes };
         let layer_options = LayerOptions { quota, ..LayerOptions::default() };
         let Begun::Fresh(layer) = store.create(tx.new_layer(&store)?, Some(&below), &layer_options)? else {
-            return Err(Error::Conflict("the storage driver has a layer of this new name already".to_owned()));
+            return Err(Error::Conflict(
+                "the storage driver has a layer of this new name already".to_owned(),
+            ));
         };
         failpoint::hit("create.layer").map_err(Error::io(|| "create a container"))?;
         let id = intent::random_id()? + &intent::random_id()?;
@@ -67,14 +69,13 @@ impl Engine {
         let failed = || format!("create '{}'", staged.display());
         fs::create_dir(&staged).map_err(Error::io(failed))?;
         fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
-        let network = record.settings.network;
+        files::write(&staged, &record.hostname(), record.settings.network)?;
         let _lock = self.root().lock()?;
         record.name = match name {
             Some(name) => name.to_owned(),
             None => names::invent(self.root())?,
         };
         let container = Container { record, dir };
-        files::write(&staged, &container.hostname(), network)?;
         write_record(&staged, container.record())?;
         names::claim(self.root(), container.name(), container.id())?;
         failpoint::hit("create.named").map_err(Error::io(failed))?;

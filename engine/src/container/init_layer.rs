@@ -2,10 +2,9 @@
 //!
 //! It exists so that what is mounted over them never shows up as a change of a container: a commit leaves them out.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat, statat, symlinkat};
-use rustix::fs::{AtFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
 use rustix::io::Errno;
 
 use crate::{Error, Result};
@@ -77,7 +76,10 @@ fn failed(path: &str) -> impl FnOnce(Errno) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
+
+    use rustix::fs::{AtFlags, CWD, FileType, statat};
 
     use super::*;
 

@@ -20,7 +20,9 @@ impl Container {
         let failed = || format!("reach the supervisor of container {}", self.name());
         match open_socket(self.dir()) {
             Ok(socket) => Ok(Some(socket.into())),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(e) => Err(Error::io(failed)(e)),
         }
     }

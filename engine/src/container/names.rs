@@ -12,8 +12,8 @@ use crate::{Engine, Error, Result, Root, intent};
 /// First and second words of the names that are made up.
 const FIRST: [&str; 32] = [
     "amber", "bold", "brisk", "calm", "clear", "cobalt", "crisp", "deft", "eager", "fair", "fleet", "glad",
-    "golden", "hardy", "jolly", "keen", "kind", "lively", "lucid", "mellow", "neat", "noble", "patient", "proud",
-    "quick", "quiet", "rapid", "sharp", "steady", "sunny", "vivid", "witty",
+    "golden", "hardy", "jolly", "keen", "kind", "lively", "lucid", "mellow", "neat", "noble", "patient",
+    "proud", "quick", "quiet", "rapid", "sharp", "steady", "sunny", "vivid", "witty",
 ];
 const SECOND: [&str; 32] = [
     "agate", "basalt", "beryl", "biotite", "calcite", "chert", "cinnabar", "diorite", "feldspar", "flint",

@@ -43,6 +43,11 @@ impl Record {
         short(&self.id)
     }
 
+    /// The name that the container has in its own eyes.
+    pub fn hostname(&self) -> String {
+        self.settings.hostname.clone().unwrap_or_else(|| self.short_id().to_owned())
+    }
+
     /// The path of its control groups, below the root of each hierarchy.
     pub fn cgroup(&self) -> PathBuf {
         PathBuf::from(format!("/mica-{}", self.id))

@@ -13,8 +13,14 @@ use crate::{Engine, Error, Result};
 const KILLED: u8 = 137;
 
 impl Engine {
-    /// Puts a container right whose state says that it lives while its lock is free. This can be done again after a crash on
-    /// the way.
+    /// As [`state`](Self::state), for who holds the container.
+    pub(super) fn state_held(&self, container: &Container) -> Result<State> {
+        let state = State::read(container.dir())?;
+        if state.status.is_live() { self.put_right(container) } else { Ok(state) }
+    }
+
+    /// Puts a container right whose state says that it lives while its lock is free. This can be done again after a
+    /// crash on the way.
     pub(super) fn recover_container(&self, container: &Container, mut busy: Busy) -> Result<State> {
         // It may have ended in good order between the look at its state and the lock.
         let state = State::read(container.dir())?;
@@ -22,6 +28,15 @@ impl Engine {
             return Ok(state);
         }
         busy.note("being cleaned up")?;
+        let state = self.put_right(container)?;
+        if container.record().settings.auto_remove {
+            self.remove_held(container, &busy, true)?;
+        }
+        Ok(state)
+    }
+
+    /// Removes what a container left that was killed, and records its end. This process holds it.
+    fn put_right(&self, container: &Container) -> Result<State> {
         let record = container.record();
         machine::clean_up(container, self.runtime_of(container))?;
         failpoint::hit("recover.cleaned").map_err(Error::io(|| "clean up a container"))?;
@@ -35,13 +50,10 @@ impl Engine {
             exit_code: KILLED,
             error: "its supervisor was killed".to_owned(),
             finished: state::now(),
-            ..state
+            ..State::read(container.dir())?
         };
         state.write(container.dir())?;
         failpoint::hit("recover.recorded").map_err(Error::io(|| "clean up a container"))?;
-        if record.settings.auto_remove {
-            self.remove_held(container, &busy, true)?;
-        }
         Ok(state)
     }
 

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use mica_runtime::{default_spec, defaults, seccomp};
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, LinuxResources, Mount,
-    PosixRlimit, PosixRlimitType, Process, Spec, User,
+    BoxBuilder, Capabilities, Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxMemory,
+    LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    Process, Spec, User,
 };
 
 use super::{Container, Network, Seccomp, Settings, Ulimit, files, set_variable};
@@ -44,17 +45,11 @@ impl Container {
         }
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         mounts.extend(self.mounts(bundled));
-        spec.set_mounts(Some(mounts)).set_hostname(Some(self.hostname()));
+        spec.set_mounts(Some(mounts)).set_hostname(Some(self.record.hostname()));
         if let Some(linux) = spec.linux_mut() {
             self.linux(linux, &capabilities);
         }
         Ok(spec)
-    }
-
-    /// The name that the container has in its own eyes.
-    pub(crate) fn hostname(&self) -> String {
-        let settings = &self.record.settings;
-        settings.hostname.clone().unwrap_or_else(|| self.record.short_id().to_owned())
     }
 
     fn process(&self, process: &mut Process, bundled: &Bundled<'_>, allowed: &Capabilities) -> Result<()> {
@@ -78,7 +73,7 @@ impl Container {
     fn environment(&self, defaults: &[String]) -> Vec<String> {
         let settings = &self.record.settings;
         let mut env = defaults.to_vec();
-        set_variable(&mut env, &format!("HOSTNAME={}", self.hostname()));
+        set_variable(&mut env, &format!("HOSTNAME={}", self.record.hostname()));
         if settings.tty {
             set_variable(&mut env, "TERM=xterm");
         }
@@ -123,9 +118,8 @@ impl Container {
 
 /// Rows and columns as a bundle says them.
 pub(crate) fn console_size((rows, columns): (u16, u16)) -> oci_spec::runtime::Box {
-    let mut size = oci_spec::runtime::Box::default();
-    size.set_height(rows.into()).set_width(columns.into());
-    size
+    // Nothing of it can be missing.
+    BoxBuilder::default().height(rows).width(columns).build().unwrap_or_default()
 }
 
 fn limit(resources: &mut LinuxResources, settings: &Settings) {
@@ -225,9 +219,9 @@ pub(crate) fn rlimit(limit: &Ulimit) -> Result<PosixRlimit> {
         ))
     })?;
     // -1 is no limit, for the kernel the largest number.
-    let mut rlimit = PosixRlimit::default();
-    rlimit.set_typ(kind).set_soft(limit.soft.cast_unsigned()).set_hard(limit.hard.cast_unsigned());
-    Ok(rlimit)
+    let (soft, hard) = (limit.soft.cast_unsigned(), limit.hard.cast_unsigned());
+    let built = PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build();
+    built.map_err(|e| Error::Invalid(e.to_string()))
 }
 
 fn kernel_version() -> seccomp::KernelVersion {

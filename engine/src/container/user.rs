@@ -64,7 +64,8 @@ fn group_id(groups: &str, wanted: &str) -> Option<u32> {
 }
 
 fn memberships(groups: &str, user: &str) -> Vec<u32> {
-    let member = |fields: &Vec<&str>| fields.get(3).is_some_and(|list| list.split(',').any(|name| name == user));
+    let member =
+        |fields: &Vec<&str>| fields.get(3).is_some_and(|list| list.split(',').any(|name| name == user));
     let lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut ids: Vec<u32> = lines
         .filter(|fields| !user.is_empty() && member(fields))

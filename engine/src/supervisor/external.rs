@@ -39,8 +39,7 @@ impl External {
         let tool = Tool::of(container, program);
         let failed = || format!("write the bundle '{}'", tool.bundle.display());
         fs::create_dir_all(&tool.bundle).map_err(Error::io(failed))?;
-        spec.save(tool.bundle.join("config.json"))
-            .map_err(|e| Error::io(failed)(io::Error::other(e)))?;
+        spec.save(tool.bundle.join("config.json")).map_err(|e| Error::io(failed)(io::Error::other(e)))?;
         let process = spec.process().clone().unwrap_or_default();
         let init = tool.launch(&["create", "--bundle", "."], &process, io, "init")?;
         Ok(Self { tool, init, process, execs: 0 })
@@ -69,7 +68,8 @@ impl External {
         let text = serde_json::to_vec(&process).map_err(|e| Error::io(failed)(e.into()))?;
         fs::write(&file, text).map_err(Error::io(failed))?;
         let process_file = format!("{name}.json");
-        let running = self.tool.launch(&["exec", "--detach", "--process", &process_file], &process, io, &name);
+        let running =
+            self.tool.launch(&["exec", "--detach", "--process", &process_file], &process, io, &name);
         crate::container::remove_file(&file)?;
         running
     }
@@ -132,8 +132,10 @@ impl Tool {
             }
             _ => None,
         };
-        let streams = if socket.is_some() { None } else { Some(io) };
-        self.run(&arguments, &[], streams)?;
+        // What it leaves running must hold no pipe that this process waits on.
+        let null = null()?;
+        let nothing = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+        self.run(&arguments, &[], Some(if socket.is_some() { &nothing } else { io }))?;
         let path = self.bundle.join(&pid_file);
         let failed = || format!("find the process that {} made", self.program);
         let text = fs::read_to_string(&path).map_err(Error::io(failed))?;
@@ -173,7 +175,8 @@ impl Tool {
     fn said(&self, log: &Path, doing: &str) -> Error {
         let text = fs::read_to_string(log).unwrap_or_default();
         let last = text.lines().next_back().unwrap_or("it failed and says nothing");
-        let said = last.split_once("msg=").map_or(last, |(_, said)| said).trim_matches('"').replace("\\\"", "\"");
+        let said =
+            last.split_once("msg=").map_or(last, |(_, said)| said).trim_matches('"').replace("\\\"", "\"");
         let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
         let status = match () {
             () if any(&["executable file not found", "no such file or directory"]) => 127,
@@ -185,7 +188,8 @@ impl Tool {
 }
 
 fn missing(program: &str, error: io::Error) -> Error {
-    let text = format!("runtime '{program}' cannot be run: {error}; name one with --runtime, or leave that out");
+    let text =
+        format!("runtime '{program}' cannot be run: {error}; name one with --runtime, or leave that out");
     Error::Runtime { status: 125, text }
 }
 

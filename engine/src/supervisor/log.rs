@@ -106,7 +106,9 @@ fn cut(begun: usize, bytes: &[u8]) -> Option<usize> {
         Some(at) => Some(at + 1),
         None if bytes.len() < room => None,
         // Not in the middle of a character, if it is one.
-        None => Some((room.saturating_sub(3)..=room).rev().find(|&at| is_boundary(bytes, at)).unwrap_or(room)),
+        None => {
+            Some((room.saturating_sub(3)..=room).rev().find(|&at| is_boundary(bytes, at)).unwrap_or(room))
+        }
     }
 }
 

@@ -1,0 +1,77 @@
+//! Starting a container: forking its supervisor.
+
+use std::os::fd::OwnedFd;
+
+use super::attach::Attached;
+use super::{Busy, Container};
+use crate::supervisor::wire::{Answer, Channel, Message};
+use crate::{Engine, Error, Result, supervisor, sys};
+
+/// How a container is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Its output is wanted.
+    pub attach: bool,
+    /// Its input is wanted, if it has one.
+    pub stdin: bool,
+    /// Rows and columns of its terminal, if it has one.
+    pub size: (u16, u16),
+}
+
+/// A container that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process.
+    pub pid: i32,
+    /// What was asked for and the host does not grant.
+    pub notes: Vec<String>,
+    /// The connection to its supervisor: to drop it ends nothing.
+    pub attached: Attached,
+}
+
+impl Engine {
+    /// Starts a container that does not run. Its supervisor is forked from this process, which has one thread.
+    pub fn start(&self, container: &Container, options: &StartOptions) -> Result<Started> {
+        refuse_threads()?;
+        let (ours, theirs) = Channel::pair().map_err(Error::io(|| "start a container"))?;
+        let busy = Busy::take(container.dir(), container.name(), "being started")?;
+        if self.state_held(container)?.status.is_live() {
+            return Err(Error::Conflict(format!("container {} is already running", container.name())));
+        }
+        // Opened before the fork, so that both have it; choosing and probing a driver costs more than all the rest.
+        self.store(Some(&container.record().driver))?;
+        match sys::fork().map_err(Error::io(|| "start a container"))? {
+            sys::Forked::Child => {
+                drop(ours);
+                supervisor::run(self, container, busy, theirs, options)
+            }
+            sys::Forked::Parent => {
+                drop((theirs, busy));
+                await_start(container, ours)
+            }
+        }
+    }
+}
+
+/// A fork of a process with several threads has one of them, and the locks of all.
+fn refuse_threads() -> Result<()> {
+    let tasks =
+        std::fs::read_dir("/proc/self/task").map_err(Error::io(|| "count the threads of this process"))?;
+    match tasks.count() {
+        1 => Ok(()),
+        many => Err(Error::Invalid(format!(
+            "a container is started by a process of one thread, this one has {many}; run 'mica start' instead"
+        ))),
+    }
+}
+
+fn await_start(container: &Container, channel: Channel) -> Result<Started> {
+    match container.next(&channel)? {
+        Some(Message::Answer(Answer::Started { pid, notes }, fds)) => {
+            let input: Option<OwnedFd> = fds.into_iter().next();
+            Ok(Started { pid, notes, attached: Attached::new(container, channel, input) })
+        }
+        Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
+        _ => Err(Error::Runtime { status: 125, text: "the supervisor of the container died".to_owned() }),
+    }
+}

@@ -1,0 +1,262 @@
+//! Everything that is set up for a container, and struck in reverse.
+
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use mica_core::{Hold, MountOptions, MountSpec, Mounts, failpoint};
+use mica_mount::Attached;
+use oci_spec::runtime::Process;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+
+use super::input::{self, Ours};
+use super::log::Log;
+use super::machine::{self, Machine};
+use crate::container::{
+    Bundled, Busy, Container, Graph, Source, StartOptions, State, Status, now, remove_file,
+};
+use crate::container::{link, user, volume};
+use crate::{Engine, Error, Result};
+
+/// A container on its way up or down: what of it stands.
+#[derive(Debug)]
+pub(crate) struct Stage<'e> {
+    pub(crate) engine: &'e Engine,
+    pub(crate) container: &'e Container,
+    pub(crate) state: State,
+    busy: Option<Busy>,
+    listening: bool,
+    hold: Option<Hold>,
+    pub(crate) rootfs: Option<Attached>,
+    pub(crate) machine: Option<Machine>,
+    /// What the container was created with: others that join it begin with this.
+    process: Option<Process>,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) listener: OwnedFd,
+    pub(crate) ours: Ours,
+    pub(crate) log: Log,
+    pub(crate) notes: Vec<String>,
+}
+
+impl<'e> Stage<'e> {
+    pub(crate) fn new(engine: &'e Engine, container: &'e Container, busy: Busy) -> Self {
+        let state = State::default();
+        let busy = Some(busy);
+        Self {
+            engine,
+            container,
+            state,
+            busy,
+            listening: false,
+            hold: None,
+            rootfs: None,
+            machine: None,
+            process: None,
+        }
+    }
+
+    /// Sets everything up and starts the command. After an error it is to be struck.
+    pub(crate) fn set(&mut self, options: &StartOptions) -> Result<Ready> {
+        let before = State::read(self.container.dir())?;
+        self.state = State {
+            status: Status::Starting,
+            supervisor: std::process::id().cast_signed(),
+            started: before.started,
+            finished: before.finished,
+            ..State::default()
+        };
+        self.record("stage.announced")?;
+        let listener = self.listen()?;
+        self.mount()?;
+        let ready = self.create(listener, options)?;
+        failpoint::hit("stage.created").map_err(Error::io(|| "start a container"))?;
+        self.machine()?.start()?;
+        self.state.pid = self.machine()?.pid();
+        self.state.status = Status::Running;
+        self.state.started = now();
+        self.state.finished = String::new();
+        self.record("stage.running")?;
+        Ok(ready)
+    }
+
+    pub(crate) fn machine(&mut self) -> Result<&mut Machine> {
+        self.machine.as_mut().ok_or_else(|| mica_runtime::Error::Stopped.into())
+    }
+
+    /// The process that the container was created with.
+    pub(crate) fn process(&self) -> Result<Process> {
+        self.process.clone().ok_or_else(|| mica_runtime::Error::Stopped.into())
+    }
+
+    /// Notices whether the kernel killed a process of the container for want of memory, while its control groups are
+    /// there.
+    pub(crate) fn look_for_oom(&mut self) {
+        let group = self.container.record().cgroup();
+        let group = group.strip_prefix("/").unwrap_or(&group);
+        let counts = |path: PathBuf| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
+        };
+        let v1 = Path::new("/sys/fs/cgroup/memory").join(group).join("memory.oom_control");
+        let v2 = Path::new("/sys/fs/cgroup").join(group).join("memory.events");
+        self.state.oom_killed = counts(v1) || counts(v2);
+    }
+
+    /// Puts the state on disk; `point` names the moment after that.
+    pub(crate) fn record(&self, point: &str) -> Result<()> {
+        self.state.write(self.container.dir())?;
+        failpoint::hit(point).map_err(Error::io(|| "supervise a container"))
+    }
+
+    fn listen(&mut self) -> Result<OwnedFd> {
+        let failed = || format!("listen in '{}'", self.container.dir().display());
+        let os = |e: rustix::io::Errno| Error::io(failed)(e.into());
+        remove_file(&self.container.dir().join(link::SOCKET))?;
+        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, self.container.dir(), dir, Mode::empty()).map_err(os)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(os)?;
+        bind(&socket, &link::address(dir.as_fd()).map_err(Error::io(failed))?).map_err(os)?;
+        self.listening = true;
+        listen(&socket, 64).map_err(os)?;
+        Ok(socket)
+    }
+
+    fn mount(&mut self) -> Result<()> {
+        let record = self.container.record();
+        let store = self.engine.store(Some(&record.driver))?;
+        let hold = self.hold.insert(store.write(&record.layer(), &MountOptions::default())?);
+        self.state.graph = graph(hold.mounts());
+        let tree = self.engine.mounter().open(hold.mounts())?;
+        self.rootfs = Some(tree.attach(&self.container.rootfs())?);
+        failpoint::hit("stage.mounted").map_err(Error::io(|| "mount a container"))
+    }
+
+    fn create(&mut self, listener: OwnedFd, options: &StartOptions) -> Result<Ready> {
+        let settings = &self.container.record().settings;
+        let rootfs = self.container.rootfs();
+        let bundled = Bundled {
+            user: user::resolve(self.root()?, settings.user.as_deref().unwrap_or_default())?,
+            sources: self.sources()?,
+            rootfs: &rootfs,
+            size: options.size,
+        };
+        let spec = self.container.spec(&bundled)?;
+        self.process = spec.process().clone();
+        let log = Log::open(&self.container.log(), settings.log);
+        let log = log.map_err(Error::io(|| format!("open '{}'", self.container.log().display())))?;
+        let (theirs, mut ours) = input::streams(settings.tty, settings.stdin)?;
+        let cache = self.seccomp_cache()?;
+        let runtime = self.engine.runtime_of(self.container);
+        let machine = Machine::create(self.container, runtime, &spec, &theirs.io(), &cache)?;
+        let machine = self.machine.insert(machine);
+        drop(theirs);
+        if let Some(console) = machine.take_console() {
+            ours = input::terminal(console)?;
+        }
+        let notes = machine.notes();
+        Ok(Ready { listener, ours, log, notes })
+    }
+
+    /// The root directory of the mounted file system.
+    pub(crate) fn root(&self) -> Result<rustix::fd::BorrowedFd<'_>> {
+        self.rootfs.as_ref().map(Attached::root).ok_or_else(|| mica_runtime::Error::Stopped.into())
+    }
+
+    /// What each mount of the settings shows, made where it is missing, as Docker makes it.
+    fn sources(&self) -> Result<Vec<PathBuf>> {
+        let mounts = &self.container.record().settings.mounts;
+        let source = |mount: &crate::container::MountPoint| match &mount.source {
+            Source::Volume { name, .. } => {
+                volume::prepare(self.engine.root(), name, self.root()?, mount.target.as_ref())
+            }
+            Source::Bind(path) => {
+                if !path.exists() {
+                    std::fs::create_dir_all(path)
+                        .map_err(Error::io(|| format!("create '{}' for a mount", path.display())))?;
+                }
+                Ok(path.clone())
+            }
+        };
+        mounts.iter().map(source).collect()
+    }
+
+    fn seccomp_cache(&self) -> Result<PathBuf> {
+        let dir = self.engine.root().path().join("seccomp");
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(Error::io(|| format!("create '{}'", dir.display())))?;
+        Ok(dir)
+    }
+
+    /// Undoes everything in reverse, goes on whatever fails, and records the end: the status of the command, or why it never
+    /// ran. What failed is recorded and returned.
+    pub(crate) fn strike(&mut self, end: Result<u8, &Error>) -> Vec<String> {
+        let mut failures = self.take_down();
+        let was_started = self.state.status != Status::Starting;
+        let (code, reason) = match end {
+            Ok(code) => (code, String::new()),
+            Err(Error::Runtime { status, text }) => (*status, text.clone()),
+            Err(error) => (125, error.to_string()),
+        };
+        let mut said: Vec<String> = Some(reason).filter(|reason| !reason.is_empty()).into_iter().collect();
+        said.extend(failures.iter().cloned());
+        // A command that was never executed leaves the container as it was created, or as it ended last.
+        let never = !was_started && self.state.started.is_empty();
+        self.state.status = if never { Status::Created } else { Status::Exited };
+        self.state.exit_code = code;
+        self.state.error = said.join("; ");
+        (self.state.pid, self.state.supervisor) = (0, 0);
+        if was_started || self.state.finished.is_empty() && !never {
+            self.state.finished = now();
+        }
+        failures.extend(self.record("stage.struck").err().map(|error| error.to_string()));
+        if self.container.record().settings.auto_remove
+            && let Some(busy) = &self.busy
+        {
+            let removed = self.engine.remove_held(self.container, busy, true);
+            failures.extend(removed.err().map(|error| error.to_string()));
+        }
+        // Whoever waits for the end finds the container free.
+        self.busy = None;
+        failures
+    }
+
+    fn take_down(&mut self) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut note = |result: Result<()>| failures.extend(result.err().map(|error| error.to_string()));
+        note(self.remove_machine());
+        note(self.rootfs.take().map_or(Ok(()), |rootfs| rootfs.close().map_err(Error::from)));
+        note(self.hold.take().map_or(Ok(()), |hold| hold.release().map_err(Error::from)));
+        if std::mem::take(&mut self.listening) {
+            note(remove_file(&self.container.dir().join(link::SOCKET)));
+        }
+        failures
+    }
+
+    /// Kills what is left of the container and removes its control groups.
+    pub(crate) fn remove_machine(&mut self) -> Result<()> {
+        let Some(mut machine) = self.machine.take() else { return Ok(()) };
+        let Err(error) = machine.delete() else { return Ok(()) };
+        // Once more without the runtime, which may be what is broken.
+        machine::clean_up(self.container, None).map_err(|_| error)
+    }
+}
+
+/// The parts of a file system, for people.
+fn graph(mounts: &Mounts) -> Graph {
+    let text = |path: &Path| path.display().to_string();
+    match mounts.specs.first() {
+        Some(MountSpec::Overlay(overlay)) => Graph {
+            lower: overlay.lowers.iter().map(|path| text(path)).collect(),
+            upper: overlay.upper.as_ref().map(|upper| text(&upper.dir)),
+            work: overlay.upper.as_ref().map(|upper| text(&upper.work)),
+        },
+        _ => Graph::default(),
+    }
+}
