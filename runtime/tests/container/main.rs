@@ -7,6 +7,7 @@ mod cgroup;
 mod create;
 mod escape;
 mod exec;
+mod namespaces;
 mod oracle;
 mod rootfs;
 mod supervisor;
@@ -38,6 +39,7 @@ fn main() {
         ("create", create::CASES),
         ("escape", escape::CASES),
         ("exec", exec::CASES),
+        ("namespaces", namespaces::CASES),
         ("oracle", oracle::CASES),
         ("rootfs", rootfs::CASES),
         ("terminal", terminal::CASES),
