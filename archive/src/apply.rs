@@ -29,6 +29,7 @@
 //! entered again keeps its time. Memory does not grow with the archive, but for eight bytes per name in a merged
 //! tree, where an opaque directory must know what is of this layer.
 
+mod adopt;
 mod cursor;
 mod fault;
 mod frame;
@@ -46,6 +47,7 @@ use std::fmt;
 use std::io::Read;
 use std::os::fd::AsFd;
 
+pub use adopt::adopt;
 pub use mica_core::WhiteoutForm;
 use rustix::fs::FileType;
 
@@ -59,7 +61,7 @@ use site::Site;
 /// Large enough that a write costs little beside its bytes, small enough for the processor's cache.
 const BUFFER: usize = 256 << 10;
 const WARNING_LIMIT: usize = 100;
-const IMPLIED_LIMIT: usize = 1 << 16;
+const PATHS_LIMIT: usize = 1 << 16;
 
 /// Told of a regular file that this run extracted, by its path in the tree, before it goes. An error ends the run.
 pub type Displaced<'a> = Box<dyn FnMut(&[u8]) -> Result<()> + Send + 'a>;
@@ -129,8 +131,12 @@ pub struct Applied {
     /// must be mounted without its parents.
     pub opaque_root: bool,
     /// In a tree that holds only this layer: directories, by their path in the tree, that members lie in and the
-    /// archive does not list. They have mode 0755 and hide the metadata that the layers below have for them.
+    /// archive does not list. They have mode 0755 and hide the metadata that the layers below have for them, until
+    /// [`adopt`] gives it to them.
     pub implied: BTreeSet<Vec<u8>>,
+    /// In overlay form: directories that hold whiteouts. Where a parent has no such directory, overlayfs lists their
+    /// names as if they were files, until [`adopt`] removes them.
+    pub hiding: BTreeSet<Vec<u8>>,
     /// What was left out, one sentence each; the first hundred.
     pub warnings: Vec<String>,
     /// How many warnings more there were.
@@ -147,8 +153,35 @@ impl Applied {
     }
 
     fn imply(&mut self, path: &[u8]) {
-        if self.implied.len() < IMPLIED_LIMIT {
+        if self.implied.len() < PATHS_LIMIT {
             self.implied.insert(path.to_vec());
+        }
+    }
+
+    /// What is at `path` goes, with all below it.
+    fn forget(&mut self, path: &[u8]) {
+        self.implied.remove(path);
+        self.hiding.remove(path);
+        self.forget_below(path);
+    }
+
+    /// What is below `path` stands for itself, whatever the layers below have there.
+    fn forget_below(&mut self, path: &[u8]) {
+        for paths in [&mut self.implied, &mut self.hiding] {
+            if !paths.is_empty() {
+                let start = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
+                let below = paths.range(start.clone()..).take_while(|below| below.starts_with(&start));
+                for below in below.cloned().collect::<Vec<_>>() {
+                    paths.remove(&below);
+                }
+            }
+        }
+    }
+
+    /// The directory at `path` holds a whiteout.
+    fn hide_in(&mut self, path: &[u8]) {
+        if self.hiding.len() < PATHS_LIMIT && !self.hiding.contains(path) {
+            self.hiding.insert(path.to_vec());
         }
     }
 }
@@ -235,17 +268,18 @@ impl<'a> Extractor<'a> {
 
     fn whiteout(&mut self, name: &[u8]) -> Attempt {
         self.cursor.displace(name, &mut self.site)?;
-        self.site.hide(self.cursor.here(), name)
+        self.site.hide(self.cursor.here(), self.cursor.path(), name)
     }
 
     fn opaque(&mut self) -> Attempt {
         let here = self.cursor.here();
-        if self.site.form == WhiteoutForm::Merged && !self.site.is_opaque(here.place) {
+        if !here.alone && !self.site.is_opaque(here.place) {
             opaque::clear(here, &mut self.site)?;
+            self.site.applied.forget_below(self.cursor.path());
             self.cursor.forget_alias();
             self.cursor.here_mut().changed = true;
         }
-        self.site.mark_opaque(self.cursor.here())
+        self.site.mark_opaque(self.cursor.here_mut())
     }
 
     fn plain(&mut self, name: &[u8], entry: &Entry, content: &mut dyn Read) -> Attempt {

@@ -18,9 +18,10 @@ use sandbox::{FORMS, Member, OVERLAY, Sandbox, apply_entries, dir, file, hardlin
 /// Refused in every form, for a reason with these words, and the tree is as it was.
 #[track_caller]
 fn refused(bad: Member, words: &str) {
+    let bad = [bad];
     for form in FORMS {
         let sandbox = Sandbox::new();
-        let error = apply_entries(&sandbox.root(), &[bad.clone()], ApplyOptions::new(form)).expect_err(words);
+        let error = apply_entries(&sandbox.root(), &bad, ApplyOptions::new(form)).expect_err(words);
         assert!(matches!(error, Error::Refused { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(error.to_string().lines().count(), 1, "{error}");

@@ -159,7 +159,7 @@ impl Cursor {
     fn make_implied(&mut self, name: &[u8], site: &mut Site<'_>) -> Attempt {
         self.make(name, site)?;
         self.here_mut().pending = Some(Metadata::implied());
-        if site.form != WhiteoutForm::Merged {
+        if site.form != WhiteoutForm::Merged && !self.here().alone {
             site.applied.imply(&self.path);
         }
         Ok(())
@@ -209,7 +209,7 @@ impl Cursor {
         if inherits {
             Target::Open(self.here().fd.as_fd()).drop_inherited_acl()?;
         }
-        site.made_directory(self.here(), over)
+        site.made_directory(self.here_mut(), over)
     }
 
     /// Removes whatever is called `name` here.
@@ -228,7 +228,7 @@ impl Cursor {
         self.push(name, site, |place, depth, length| {
             Frame::found(fd, place, depth, length).map_err(failed("looking at the directory of"))
         })?;
-        site.note(self.here().place);
+        site.found_directory(self.here().place);
         Ok(())
     }
 
@@ -248,7 +248,9 @@ impl Cursor {
         self.path.extend_from_slice(name);
         let here = self.here();
         let place = site.places.child(here.place, name);
-        let frame = frame(place, here.depth + 1, self.path.len())?;
+        let alone = here.alone || site.is_opaque(place);
+        let mut frame = frame(place, here.depth + 1, self.path.len())?;
+        frame.alone = alone;
         if self.frames.len() == OPEN_LIMIT {
             self.pop(site)?;
         }

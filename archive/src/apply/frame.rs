@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, Timespec};
 use rustix::io::Errno;
 
-use super::fault::{Attempt, failed};
+use super::fault::Attempt;
 use super::metadata::{self, DEFAULT_ACL, Metadata, Target};
 use super::seen::Place;
 use super::site::Site;
@@ -24,6 +24,8 @@ pub(super) struct Frame {
     pub(super) length: usize,
     /// Whether it gives its group or an ACL to what is created in it.
     pub(super) inherits: bool,
+    /// Whether nothing that the layers below have here can be seen.
+    pub(super) alone: bool,
     /// Whether something in it was created or removed.
     pub(super) changed: bool,
     /// What it gets when the cursor leaves it and nothing in it changes any more. So a directory may be read-only,
@@ -37,7 +39,7 @@ impl Frame {
     /// One that was made just now, mode 0700 and the creator's own; if its parent gives its group, it has that one and
     /// gives it on.
     pub(super) fn made(fd: OwnedFd, place: Place, depth: usize, length: usize, inherits: bool) -> Self {
-        Self { fd, place, depth, length, inherits, changed: false, pending: None, found: None }
+        Self { fd, place, depth, length, inherits, alone: false, changed: false, pending: None, found: None }
     }
 
     /// One that was there.
@@ -52,27 +54,20 @@ impl Frame {
     }
 
     /// Gives the directory its metadata, or its old time of change if the archive has none for it.
-    pub(super) fn leave(self, path: &[u8], site: &mut Site<'_>) -> Attempt {
-        let target = Target::Open(self.fd.as_fd());
-        let was_there = self.found.is_some();
-        let mut restored = if self.changed { self.found } else { None };
-        if let Some(metadata) = &self.pending {
-            if let Some((uid, gid)) = metadata.owner
-                && (was_there || self.inherits || !site.creator.owns(uid, gid))
-            {
-                target.set_owner(uid, gid)?;
+    pub(super) fn leave(mut self, path: &[u8], site: &mut Site<'_>) -> Attempt {
+        let fd = self.fd.as_fd();
+        let restored = if self.changed { self.found } else { None };
+        if let Some(metadata) = &mut self.pending {
+            if self.found.is_some() {
+                metadata::drop_xattrs_but(fd, &metadata.xattrs)?;
+            } else if !self.inherits {
+                metadata.owner = metadata.owner.filter(|&(uid, gid)| !site.creator.owns(uid, gid));
             }
-            rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(metadata.mode))
-                .map_err(failed("setting the mode of"))?;
-            if was_there {
-                metadata::drop_xattrs_but(self.fd.as_fd(), &metadata.xattrs)?;
-            }
-            target.set_xattrs(&metadata.xattrs, site.rules, path, &mut site.applied)?;
-            if let Some(mtime) = metadata.mtime {
-                target.set_mtime(mtime)?;
-                restored = None;
+            metadata.set(fd, site.rules, path, &mut site.applied)?;
+            if metadata.mtime.is_some() {
+                return Ok(());
             }
         }
-        restored.map_or(Ok(()), |mtime| target.set_timestamp(mtime))
+        restored.map_or(Ok(()), |mtime| Target::Open(fd).set_timestamp(mtime))
     }
 }

@@ -113,7 +113,7 @@ impl Extractor<'_> {
     /// when the cursor leaves it.
     pub(super) fn directory(&mut self, name: &[u8], entry: &Entry) -> Attempt {
         self.cursor.open_or_make(name, &mut self.site)?;
-        self.site.applied.implied.remove(self.cursor.path());
+        self.site.list_directory(self.cursor.here(), self.cursor.path());
         self.describe_here(entry);
         Ok(())
     }

@@ -45,6 +45,43 @@ impl Metadata {
     pub(super) fn implied() -> Self {
         Self { mode: 0o755, owner: None, mtime: None, xattrs: Vec::new() }
     }
+
+    /// What an open directory has, but for what overlayfs keeps there.
+    pub(super) fn read(fd: BorrowedFd<'_>) -> Attempt<Self> {
+        let stat = rustix::fs::fstat(fd).map_err(failed("looking at"))?;
+        let mut xattrs = Vec::new();
+        for name in xattr_names(fd)?.into_iter().filter(|name| !is_overlays(name)) {
+            let mut value = vec![0; VALUE_LIMIT];
+            let length = rustix::fs::fgetxattr(fd, &name, &mut value[..])
+                .map_err(failed("reading an attribute of"))?;
+            value.truncate(length);
+            xattrs.push((name, value));
+        }
+        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        Ok(Self {
+            mode: stat.st_mode & 0o7777,
+            owner: Some((stat.st_uid, stat.st_gid)),
+            mtime: Some(Time { seconds: stat.st_mtime, nanoseconds }),
+            xattrs,
+        })
+    }
+
+    /// Sets it all, in an order in which nothing undoes what came before.
+    pub(super) fn set(
+        &self,
+        fd: BorrowedFd<'_>,
+        rules: XattrRules,
+        member: &[u8],
+        applied: &mut Applied,
+    ) -> Attempt {
+        let target = Target::Open(fd);
+        if let Some((uid, gid)) = self.owner {
+            target.set_owner(uid, gid)?;
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(self.mode)).map_err(failed("setting the mode of"))?;
+        target.set_xattrs(&self.xattrs, rules, member, applied)?;
+        self.mtime.map_or(Ok(()), |mtime| target.set_mtime(mtime))
+    }
 }
 
 /// What files get when they are created, which need not be set again.
@@ -59,6 +96,10 @@ pub(super) struct Creator {
 impl Creator {
     pub(super) fn current() -> Self {
         Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), umask: umask().unwrap_or(0o777) }
+    }
+
+    pub(super) fn owner(self) -> (u32, u32) {
+        (self.uid, self.gid)
     }
 
     pub(super) fn owns(self, uid: u32, gid: u32) -> bool {
@@ -169,22 +210,29 @@ impl Target<'_> {
     }
 }
 
-/// Takes from a directory that was there the attributes that its new metadata does not have. Overlayfs keeps its own,
-/// and the label is the host's.
-pub(super) fn drop_xattrs_but(fd: BorrowedFd<'_>, kept: &[(Vec<u8>, Vec<u8>)]) -> Attempt {
+/// The names of the attributes of an open file.
+fn xattr_names(fd: BorrowedFd<'_>) -> Attempt<Vec<Vec<u8>>> {
     let names = || -> Result<Vec<u8>, Errno> {
         let mut names = vec![0; rustix::fs::flistxattr_query(fd)?];
         let length = if names.is_empty() { 0 } else { rustix::fs::flistxattr(fd, &mut names[..])? };
         names.truncate(length);
         Ok(names)
     };
-    let names = match names() {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        names => names.map_err(failed("listing the attributes of"))?,
-    };
-    for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        let kept = kept.iter().any(|(kept, _)| kept == name) || is_overlays(name) || name == LABEL;
-        match if kept { Ok(()) } else { rustix::fs::fremovexattr(fd, name) } {
+    match names() {
+        Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(errno) => Err(failed("listing the attributes of")(errno)),
+        Ok(names) => {
+            Ok(names.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+        }
+    }
+}
+
+/// Takes from a directory that was there the attributes that its new metadata does not have. Overlayfs keeps its own,
+/// and the label is the host's.
+pub(super) fn drop_xattrs_but(fd: BorrowedFd<'_>, kept: &[(Vec<u8>, Vec<u8>)]) -> Attempt {
+    for name in xattr_names(fd)? {
+        let kept = kept.iter().any(|(kept, _)| *kept == name) || is_overlays(&name) || name == LABEL;
+        match if kept { Ok(()) } else { rustix::fs::fremovexattr(fd, &name) } {
             Ok(()) | Err(Errno::NODATA) => {}
             Err(errno) => return Err(failed("removing an old attribute from")(errno)),
         }

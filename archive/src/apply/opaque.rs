@@ -1,42 +1,54 @@
-//! Opaque directories in a merged tree: what the layers below have there is removed, what this layer has stays,
-//! wherever in the archive the marker stands.
+//! What goes when a directory becomes opaque, while what this layer has there stays, wherever in the archive the marker
+//! stands: in a merged tree what the layers below have, in overlay form the whiteouts that hid it.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, RawDir, Timespec};
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, Timespec, UTIME_NOW};
 
 use super::fault::{Attempt, failed};
 use super::frame::{DIRECTORY, Frame};
-use super::metadata::Target;
+use super::metadata::{self, Metadata, Target};
+use super::name::join;
 use super::remove;
 use super::seen::Place;
-use super::site::Site;
+use super::site::{Site, is_whiteout};
 
 const CLEARING: &str = "clearing the opaque directory of";
 
-/// Removes what is older than this run from `directory` and, since older things may also lie in directories that
-/// this layer has in it, from those.
+/// Removes what is stale from `directory` and, since there may be some too in directories that this layer has in it,
+/// from those.
 ///
 /// A directory is cleared once at the most: those that were, or that this run made, are noted.
 pub(super) fn clear(directory: &Frame, site: &mut Site<'_>) -> Attempt {
+    if !site.may_hold_stale() {
+        return Ok(());
+    }
     let mut todo = vec![(Vec::new(), directory.place)];
     while let Some((path, place)) = todo.pop() {
         let opened = open(directory.fd.as_fd(), &path)?;
         let dir = opened.as_ref().map_or(directory.fd.as_fd(), AsFd::as_fd);
         let stat = rustix::fs::fstat(dir).map_err(failed(CLEARING))?;
-        let (kept, removed) = clear_one(dir, place, site)?;
-        if removed {
-            let mtime = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
-            Target::Open(dir).set_timestamp(mtime)?;
-        }
+        let mut mtime = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec.cast_signed() };
+        let (kept, mut changed) = clear_one(dir, place, site)?;
         for name in kept {
             let place = site.places.child(place, &name);
-            if !site.is_opaque(place) {
-                site.set_opaque(place);
-                let below = if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
-                todo.push((below, place));
+            if !site.is_opaque(place) || site.only_passed(place) {
+                todo.push((join(&path, &name), place));
             }
+        }
+        if opened.is_some() {
+            if site.only_passed(place) {
+                // Its metadata are of what is hidden now.
+                metadata::drop_xattrs_but(dir, &[])?;
+                let metadata = Metadata { owner: Some(site.creator.owner()), ..Metadata::implied() };
+                metadata.set(dir, site.rules, &path, &mut site.applied)?;
+                (mtime.tv_nsec, changed) = (UTIME_NOW, true);
+            }
+            site.cleared(place);
+        }
+        if changed {
+            Target::Open(dir).set_timestamp(mtime)?;
         }
     }
     Ok(())
@@ -54,27 +66,43 @@ fn open(start: BorrowedFd<'_>, path: &[u8]) -> Attempt<Option<OwnedFd>> {
 
 /// Returns the directories that stay, and whether something was removed.
 fn clear_one(dir: BorrowedFd<'_>, place: Place, site: &Site<'_>) -> Attempt<(Vec<Vec<u8>>, bool)> {
+    let (mut kept, mut removed) = (Vec::new(), false);
+    for (name, kind) in list(dir)? {
+        if site.is_stale(dir, &name, site.places.child(place, &name)).map_err(failed(CLEARING))? {
+            remove::tree(dir, &name, None)?;
+            removed = true;
+        } else if is_directory(dir, kind, &name)? {
+            kept.push(name);
+        }
+    }
+    Ok((kept, removed))
+}
+
+/// Removes the whiteouts of overlay form from a directory.
+pub(super) fn remove_whiteouts(dir: BorrowedFd<'_>) -> Attempt {
+    for (name, _) in list(dir)? {
+        let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(CLEARING))?;
+        if is_whiteout(&stat) {
+            remove::tree(dir, &name, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(dir: BorrowedFd<'_>) -> Attempt<Vec<(Vec<u8>, FileType)>> {
     // By a descriptor of its own: the position in the list is not the cursor's.
-    let list = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty()).map_err(failed(CLEARING))?;
+    let own = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty()).map_err(failed(CLEARING))?;
     let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-    let mut entries = RawDir::new(&list, &mut buffer);
-    let (mut kept, mut old) = (Vec::new(), Vec::new());
+    let mut entries = RawDir::new(&own, &mut buffer);
+    let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(failed(CLEARING))?;
         let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        if !site.is_made(site.places.child(place, name)) {
-            old.push(name.to_vec());
-        } else if is_directory(dir, entry.file_type(), name)? {
-            kept.push(name.to_vec());
+        if name != b"." && name != b".." {
+            names.push((name.to_vec(), entry.file_type()));
         }
     }
-    for name in &old {
-        remove::tree(dir, name, None)?;
-    }
-    Ok((kept, !old.is_empty()))
+    Ok(names)
 }
 
 fn is_directory(dir: BorrowedFd<'_>, listed: FileType, name: &[u8]) -> Attempt<bool> {

@@ -25,6 +25,8 @@ pub(super) struct Site<'a> {
     /// What this run made or went through; kept in a merged tree only, where it says what an opaque directory keeps.
     /// In the other forms everything is of this run.
     made: PlaceSet,
+    /// Those that were there and that the archive has not listed: their metadata are older than this run.
+    passed: PlaceSet,
     /// Directories below which nothing of the layers below is visible.
     opaque: PlaceSet,
     /// Names that `.wh.` files of this run hide.
@@ -50,16 +52,28 @@ impl<'a> Site<'a> {
             applied: Applied::default(),
             displaced,
             made: PlaceSet::default(),
+            passed: PlaceSet::default(),
             opaque: PlaceSet::default(),
             hidden: PlaceSet::default(),
         }
     }
 
-    /// Notes that something is of this run.
-    pub(super) fn note(&mut self, place: Place) {
-        if self.form == WhiteoutForm::Merged {
-            self.made.insert(place);
+    /// Notes that members lie in this directory, which was there.
+    pub(super) fn found_directory(&mut self, place: Place) {
+        if self.form == WhiteoutForm::Merged && self.made.insert(place) {
+            self.passed.insert(place);
         }
+    }
+
+    /// Notes that the archive lists this directory.
+    pub(super) fn list_directory(&mut self, directory: &Frame, path: &[u8]) {
+        self.passed.remove(&directory.place);
+        self.applied.implied.remove(path);
+    }
+
+    /// Whether the archive has not listed this directory, which is older than this run.
+    pub(super) fn only_passed(&self, place: Place) -> bool {
+        self.passed.contains(&place)
     }
 
     /// Notes something that was created: in the directory `parent`, under `name`.
@@ -71,22 +85,25 @@ impl<'a> Site<'a> {
     }
 
     /// A directory was made, `over` something else that hid what the layers below have there.
-    pub(super) fn made_directory(&mut self, directory: &Frame, over: bool) -> Attempt {
+    pub(super) fn made_directory(&mut self, directory: &mut Frame, over: bool) -> Attempt {
         self.applied.inodes += 1;
         match self.form {
             WhiteoutForm::Merged => {
                 self.made.insert(directory.place);
                 self.opaque.insert(directory.place);
+                directory.alone = true;
                 Ok(())
             }
-            // Without this, what is below would show through again.
-            _ if over => self.mark_opaque(directory),
+            // Without this, what is below would show through again. It may have been noted as opaque before, then
+            // removed, and its mark with it.
+            _ if over => self.set_mark(directory),
             _ => Ok(()),
         }
     }
 
     /// Removes `name` from `parent`, which lies at `path`, whatever it is.
     pub(super) fn remove(&mut self, parent: &Frame, path: &[u8], name: &[u8]) -> Attempt {
+        self.applied.forget(&join(path, name));
         let dir = parent.fd.as_fd();
         let Some(displaced) = &mut self.displaced else {
             return remove::tree(dir, name, None);
@@ -113,10 +130,13 @@ impl<'a> Site<'a> {
     }
 
     /// Hides what the layers below call `name`, after the tree's own was removed.
-    pub(super) fn hide(&mut self, parent: &Frame, name: &[u8]) -> Attempt {
+    pub(super) fn hide(&mut self, parent: &Frame, path: &[u8], name: &[u8]) -> Attempt {
         match self.form {
             WhiteoutForm::Merged => return Ok(()),
+            // Overlayfs lists a directory that has nothing below it as it is, whiteouts included.
+            WhiteoutForm::Overlay { .. } if parent.alone => return Ok(()),
             WhiteoutForm::Overlay { .. } => {
+                self.applied.hide_in(path);
                 let mode = Mode::empty();
                 rustix::fs::mknodat(&parent.fd, name, FileType::CharacterDevice, mode, 0)
                     .map_err(failed("making the whiteout of"))?;
@@ -134,10 +154,16 @@ impl<'a> Site<'a> {
 
     /// Hides all that the layers below have in this directory, once however often it is asked: a long list of the same
     /// marker must not cost its square (CVE-2026-95838).
-    pub(super) fn mark_opaque(&mut self, directory: &Frame) -> Attempt {
-        if !self.opaque.insert(directory.place) {
+    pub(super) fn mark_opaque(&mut self, directory: &mut Frame) -> Attempt {
+        if self.opaque.contains(&directory.place) {
             return Ok(());
         }
+        self.set_mark(directory)
+    }
+
+    fn set_mark(&mut self, directory: &mut Frame) -> Attempt {
+        directory.alone = true;
+        self.opaque.insert(directory.place);
         if directory.depth == 0 {
             self.applied.opaque_root = true;
         }
@@ -165,12 +191,30 @@ impl<'a> Site<'a> {
         self.opaque.contains(&place)
     }
 
-    /// Whether this run made it or went through it; in a merged tree.
-    pub(super) fn is_made(&self, place: Place) -> bool {
-        self.made.contains(&place)
+    /// Whether a directory that becomes opaque may hold something that has to go then: in a merged tree what is older
+    /// than this run, in overlay form whiteouts, which overlayfs would list as they are.
+    pub(super) fn may_hold_stale(&self) -> bool {
+        match self.form {
+            WhiteoutForm::Merged => true,
+            WhiteoutForm::Overlay { .. } => !self.applied.hiding.is_empty(),
+            WhiteoutForm::Aufs => false,
+        }
     }
 
-    pub(super) fn set_opaque(&mut self, place: Place) {
+    /// Whether this is such a thing: `name` in `dir`.
+    pub(super) fn is_stale(&self, dir: BorrowedFd<'_>, name: &[u8], place: Place) -> Result<bool, Errno> {
+        match self.form {
+            WhiteoutForm::Merged => Ok(!self.made.contains(&place)),
+            WhiteoutForm::Overlay { .. } => {
+                Ok(is_whiteout(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+            }
+            WhiteoutForm::Aufs => Ok(false),
+        }
+    }
+
+    /// Notes that nothing of the layers below is left in a directory, nor its metadata.
+    pub(super) fn cleared(&mut self, place: Place) {
+        self.passed.remove(&place);
         self.opaque.insert(place);
     }
 }

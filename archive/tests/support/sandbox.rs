@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -16,10 +17,23 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tempfile::TempDir;
 
 /// A member of a layer, with its content.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Member {
     pub entry: Entry,
     pub content: Vec<u8>,
+}
+
+/// On one line, for the lists that a property test prints.
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.entry.path.escape_ascii();
+        match &self.entry.kind {
+            Kind::Symlink(target) => write!(f, "{path} -> {}", target.escape_ascii()),
+            Kind::Hardlink(target) => write!(f, "{path} = {}", target.escape_ascii()),
+            Kind::Directory => write!(f, "{path}/ {:o}", self.entry.mode),
+            kind => write!(f, "{path} {kind:?}"),
+        }
+    }
 }
 
 impl Member {
