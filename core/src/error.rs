@@ -5,10 +5,10 @@
 
 use std::io;
 
-/// The result of a driver's or a store's operation.
+/// The result of an operation of a driver or a store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation on a layer or a driver failed.
+/// Why an operation of a driver failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +24,7 @@ pub enum Error {
         /// The thing with its kind.
         what: String,
     },
-    /// Somebody has it mounted or is changing it. The caller may wait, or end the user, and try again.
+    /// Somebody has it, or is changing it. The caller may wait, or end the user, and try again.
     #[error("{what} is in use by {by}")]
     InUse {
         /// The thing with its kind.
@@ -42,8 +42,9 @@ pub enum Error {
         /// The rule of the contract that forbids the operation.
         rule: &'static str,
     },
-    /// This driver can never do that: its [`Capabilities`](crate::Capabilities) do not claim it.
-    #[error("storage driver '{driver}' does not support {op}")]
+    /// This driver can never do that: its [`Capabilities`](crate::Capabilities) or
+    /// [`NetCapabilities`](crate::network::NetCapabilities) do not claim it.
+    #[error("driver '{driver}' does not support {op}")]
     Unsupported {
         /// The driver's name.
         driver: String,
@@ -72,13 +73,31 @@ pub enum Error {
         /// What was being done.
         doing: String,
     },
-    /// What is on disk is not what was put there. It must be repaired or removed before it is used.
+    /// It takes no more, whatever the device has room for. The caller may remove something from it, or take another
+    /// one.
+    #[error("{what} is full: it takes {limit}")]
+    Full {
+        /// The thing with its kind.
+        what: String,
+        /// How much it takes, of what.
+        limit: String,
+    },
+    /// What is on disk or in the kernel is not what was put there. It must be repaired or removed before it is used.
     #[error("{what} is damaged: {reason}")]
     Corrupt {
         /// The thing with its kind.
         what: String,
         /// What was found.
         reason: String,
+    },
+    /// Something that was to be taken away is still there in part. The caller keeps the record of it and tries again;
+    /// what is gone already is passed over then.
+    #[error("{what} is not gone whole: {}", joined(.failures))]
+    Incomplete {
+        /// The thing with its kind.
+        what: String,
+        /// Everything that failed, in the order in which it was tried; never empty.
+        failures: Vec<Error>,
     },
     /// Any other failure; the caller can only report it.
     #[error("{doing}: {source}")]
@@ -91,8 +110,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Says what was being done when an input or output error came, and sorts out the full disk and the reached quota.
-    /// Meant for `map_err`, so the text is made only on failure when a closure is given.
+    /// Says what was being done when an input or output error came, and sorts out the full disk and the reached
+    /// quota. Meant for `map_err`, so the text is made only on failure when a closure is given.
     pub fn io<D: Into<String>>(doing: impl FnOnce() -> D) -> impl FnOnce(io::Error) -> Self {
         move |source| {
             let doing = doing().into();
@@ -110,6 +129,11 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Driver { doing: doing.into(), source: source.into() }
+    }
+
+    /// What a teardown answers that went on after each failure: whether there were any.
+    pub fn unless_complete(what: impl Into<String>, failures: Vec<Self>) -> Result<()> {
+        if failures.is_empty() { Ok(()) } else { Err(Self::Incomplete { what: what.into(), failures }) }
     }
 
     /// The layer of this id is unknown to the driver.
@@ -138,5 +162,27 @@ impl Error {
             state: "writable",
             rule: "only a committed layer can be a parent; commit it first",
         }
+    }
+}
+
+fn joined(failures: &[Error]) -> String {
+    failures.iter().map(Error::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_teardown_names_every_failure_on_one_line() {
+        assert!(Error::unless_complete("endpoint 'a'", Vec::new()).is_ok());
+        let failures = vec![
+            Error::driver("remove link 'x'", "operation not permitted"),
+            Error::InUse { what: "table 'y'".to_owned(), by: "process 7".to_owned() },
+        ];
+        assert_eq!(
+            Error::unless_complete("endpoint 'a'", failures).unwrap_err().to_string(),
+            "endpoint 'a' is not gone whole: remove link 'x': operation not permitted; table 'y' is in use by process 7"
+        );
     }
 }

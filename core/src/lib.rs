@@ -10,6 +10,7 @@ pub mod failpoint;
 pub mod graphdriver;
 pub mod layer;
 pub mod mount;
+pub mod network;
 pub mod options;
 pub mod registry;
 pub mod store;
@@ -21,6 +22,7 @@ pub use graphdriver::{
 };
 pub use layer::{Chain, LayerId};
 pub use mount::MountSpec;
+pub use network::NetworkDriver;
 pub use options::{ByteSize, OptionDoc, OptionMap};
-pub use registry::{DriverEntry, Registry};
+pub use registry::{DriverEntry, NetworkEntry, Registry};
 pub use store::{Begun, Committed, Detached, Hold, Layer, Store, Writable};

@@ -15,7 +15,7 @@ use serde::{Deserialize, forward_to_deserialize_any};
 use crate::{Error, Result};
 
 /// The options of one driver as they were given, without the driver's name: `size` and `10G` for
-/// `--storage-opt overlay2.size=10G`.
+/// `--storage-opt overlay2.size=10G`, `mtu` and `1400` for `-o mtu=1400` of a network.
 pub type OptionMap = BTreeMap<String, String>;
 
 /// One option, for people.
@@ -82,22 +82,40 @@ macro_rules! driver_options {
     };
 }
 
-/// Fills a driver's options. Fails with [`Error::Options`], naming the driver, what is wrong and what exists.
+/// Fills a storage driver's options. Fails with [`Error::Options`], naming the driver, what is wrong and what exists.
 pub fn parse<T: DeserializeOwned>(driver: &str, given: &OptionMap, docs: &[OptionDoc]) -> Result<T> {
+    fill(&Words { kind: "storage option", prefix: &format!("{driver}."), of: "this driver" }, given, docs)
+}
+
+/// Fills the options of a network, or those that a network driver itself is opened with. Fails with [`Error::Options`],
+/// naming the driver, what is wrong and what exists.
+pub fn parse_network<T: DeserializeOwned>(driver: &str, given: &OptionMap, docs: &[OptionDoc]) -> Result<T> {
+    fill(&Words { kind: "network option", prefix: "", of: &format!("driver '{driver}'") }, given, docs)
+}
+
+/// How options are called where they are given.
+struct Words<'a> {
+    kind: &'a str,
+    prefix: &'a str,
+    of: &'a str,
+}
+
+fn fill<T: DeserializeOwned>(words: &Words<'_>, given: &OptionMap, docs: &[OptionDoc]) -> Result<T> {
+    let Words { kind, prefix, of } = words;
     if let Some(unknown) = given.keys().find(|name| docs.iter().all(|doc| doc.name != name.as_str())) {
-        let known = docs.iter().map(|doc| format!("{driver}.{}", doc.name)).collect::<Vec<_>>().join(", ");
+        let known = docs.iter().map(|doc| format!("{prefix}{}", doc.name)).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "none".to_owned() } else { known };
         return Err(Error::Options(format!(
-            "unknown storage option '{driver}.{unknown}'; those of this driver are: {known}"
+            "unknown {kind} '{prefix}{unknown}'; those of {of} are: {known}"
         )));
     }
-    let values = given.iter().map(|(name, value)| (name.as_str(), Value { driver, name, value }));
+    let values = given.iter().map(|(name, value)| (name.as_str(), Value { words, name, value }));
     T::deserialize(MapDeserializer::new(values)).map_err(|e: de::value::Error| Error::Options(e.to_string()))
 }
 
 /// A value as it was typed, read as what the field asks for.
 struct Value<'a> {
-    driver: &'a str,
+    words: &'a Words<'a>,
     name: &'a str,
     value: &'a str,
 }
@@ -108,8 +126,8 @@ impl Value<'_> {
     }
 
     fn refuse(&self, why: impl fmt::Display) -> de::value::Error {
-        let Self { driver, name, value } = self;
-        de::Error::custom(format!("storage option '{driver}.{name}' is '{value}': {why}"))
+        let Self { words: Words { kind, prefix, .. }, name, value } = self;
+        de::Error::custom(format!("{kind} '{prefix}{name}' is '{value}': {why}"))
     }
 }
 
@@ -294,6 +312,19 @@ mod tests {
             let text = parse_one(name, value).unwrap_err().to_string();
             assert!(text.contains(&format!("vfs.{name}")) && text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_option_is_called_as_it_is_given() {
+        let text = |name: &str, value: &str| {
+            let given = OptionMap::from([(name.to_owned(), value.to_owned())]);
+            parse_network::<Options>("bridge", &given, Options::DOCS).unwrap_err().to_string()
+        };
+        assert_eq!(
+            text("mtuu", "1"),
+            "unknown network option 'mtuu'; those of driver 'bridge' are: on, size, count, name"
+        );
+        assert_eq!(text("on", "no"), "network option 'on' is 'no': expected 'true' or 'false'");
     }
 
     #[test]

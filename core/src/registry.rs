@@ -6,12 +6,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::{Error, GraphDriver, OptionDoc, OptionMap, Result};
+use crate::network::OwnerId;
+use crate::{Error, GraphDriver, NetworkDriver, OptionDoc, OptionMap, Result};
 
 /// What the crate of a storage driver exports.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverEntry {
-    /// The name by which it is chosen: lower-case letters, digits and `-`. It names the driver's directory and stands in records.
+    /// The name by which it is chosen: lower-case letters, digits and `-`. It names the driver's directory and stands
+    /// in records.
     pub name: &'static str,
     /// What it is good for, in a sentence of at most 60 characters.
     pub about: &'static str,
@@ -30,10 +32,34 @@ pub struct DriverEntry {
     pub helper: Option<fn(args: &[OsString]) -> ExitCode>,
 }
 
-/// The drivers in order of preference: where none is named, the first that opens is taken.
+/// What the crate of a network driver exports.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkEntry {
+    /// The name by which it is chosen: lower-case letters, digits and `-`. It stands in records. `host` and
+    /// `container` are the engine's own words.
+    pub name: &'static str,
+    /// What it is good for, in a sentence of at most 60 characters.
+    pub about: &'static str,
+    /// The options of each of its networks, in the order in which they are shown.
+    pub options: &'static [OptionDoc],
+    /// The settings that [`open`](Self::open) takes, for all its networks together, such as the firewall.
+    pub settings: &'static [OptionDoc],
+    /// Opens it, for the engine of this id, in the network namespace that the calling thread is in.
+    ///
+    /// The directory exists, belongs to this driver alone, and may be in use by another process with the same driver.
+    /// It is emptied when the host starts, as the kernel's state is: it is for locks and for what the driver changed
+    /// of the host's own settings, and holds no record of a network. Opening touches nothing in the kernel, and fails
+    /// with [`Error::Unavailable`] where the host lacks what the driver needs, with [`Error::Options`] for settings
+    /// that it does not take.
+    pub open: fn(owner: OwnerId, dir: &Path, settings: &OptionMap) -> Result<Box<dyn NetworkDriver>>,
+}
+
+/// The drivers in order of preference. Of storage drivers, where none is named, the first that opens is taken; of
+/// network drivers the first.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     storage: Vec<DriverEntry>,
+    network: Vec<NetworkEntry>,
 }
 
 impl Registry {
@@ -42,12 +68,17 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a storage driver, less preferred than those before it. An entry of the same name is replaced in its place.
+    /// Adds a storage driver, less preferred than those before it. An entry of the same name is replaced in its
+    /// place.
     pub fn storage(mut self, entry: DriverEntry) -> Self {
-        match self.storage.iter_mut().find(|known| known.name == entry.name) {
-            Some(known) => *known = entry,
-            None => self.storage.push(entry),
-        }
+        put(&mut self.storage, entry, |entry| entry.name);
+        self
+    }
+
+    /// Adds a network driver, less preferred than those before it. An entry of the same name is replaced in its
+    /// place.
+    pub fn network(mut self, entry: NetworkEntry) -> Self {
+        put(&mut self.network, entry, |entry| entry.name);
         self
     }
 
@@ -56,13 +87,36 @@ impl Registry {
         &self.storage
     }
 
+    /// The network drivers, the most preferred first.
+    pub fn network_drivers(&self) -> &[NetworkEntry] {
+        &self.network
+    }
+
     /// The storage driver of this name. Fails with [`Error::Options`], listing those that exist.
     pub fn storage_driver(&self, name: &str) -> Result<&DriverEntry> {
-        self.storage.iter().find(|entry| entry.name == name).ok_or_else(|| {
-            let known = self.storage.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-            Error::Options(format!("unknown storage driver '{name}'; those that exist are: {known}"))
-        })
+        find(&self.storage, "storage", name, |entry| entry.name)
     }
+
+    /// The network driver of this name. Fails with [`Error::Options`], listing those that exist.
+    pub fn network_driver(&self, name: &str) -> Result<&NetworkEntry> {
+        find(&self.network, "network", name, |entry| entry.name)
+    }
+}
+
+type Name<T> = fn(&T) -> &'static str;
+
+fn put<T>(entries: &mut Vec<T>, entry: T, name: Name<T>) {
+    match entries.iter_mut().find(|known| name(known) == name(&entry)) {
+        Some(known) => *known = entry,
+        None => entries.push(entry),
+    }
+}
+
+fn find<'a, T>(entries: &'a [T], kind: &str, wanted: &str, name: Name<T>) -> Result<&'a T> {
+    entries.iter().find(|entry| name(entry) == wanted).ok_or_else(|| {
+        let known = entries.iter().map(name).collect::<Vec<_>>().join(", ");
+        Error::Options(format!("unknown {kind} driver '{wanted}'; those that exist are: {known}"))
+    })
 }
 
 #[cfg(test)]
@@ -84,6 +138,21 @@ mod tests {
         let registry = Registry::new().storage(entry("a", "")).storage(entry("b", ""));
         let text = registry.storage_driver("c").unwrap_err().to_string();
         assert_eq!(text, "unknown storage driver 'c'; those that exist are: a, b");
+    }
+
+    #[test]
+    fn network_drivers_are_a_list_of_their_own() {
+        let bridge = NetworkEntry {
+            name: "a",
+            about: "",
+            options: &[],
+            settings: &[],
+            open: |_, _, _| Err(Error::Unavailable { reason: "a test".to_owned() }),
+        };
+        let registry = Registry::new().network(bridge).storage(entry("b", ""));
+        assert_eq!(registry.network_driver("a").unwrap().name, "a");
+        let text = registry.network_driver("b").unwrap_err().to_string();
+        assert_eq!(text, "unknown network driver 'b'; those that exist are: a");
     }
 
     #[test]
