@@ -10,11 +10,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The stream is not what it says it is: a bad header, a truncated file, a broken compressed block.
-    #[error("{what} at byte {offset} of the archive: {reason}")]
+    #[error("{what}, byte {offset}: {reason}")]
     Corrupt {
         /// The part that is broken, such as `tar header`.
         what: &'static str,
-        /// Where in the uncompressed archive.
+        /// Where in that stream, as far as it was read: for compressed data in what came out of it.
         offset: u64,
         /// What was found, and what was expected.
         reason: String,

@@ -108,7 +108,16 @@ fn garbage_after_the_magic_is_an_error_that_names_the_format() {
         [(&b"\x1f\x8b"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh9", "bzip2")]
     {
         let error = decoded(&[start, &[0xa5; 100]].concat()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{name} stream at byte 0")), "{error}");
+        assert!(error.starts_with(&format!("{name} stream, byte 0")), "{error}");
+    }
+}
+
+#[test]
+fn garbage_after_the_stream_is_an_error() {
+    // What is not decompressed would not be hashed either.
+    for (compression, encode) in FORMATS.into_iter().skip(1) {
+        let bytes = [&encode(b"content")[..], b"garbage, garbage"].concat();
+        assert!(decoded(&bytes).is_err(), "{compression:?}");
     }
 }
 

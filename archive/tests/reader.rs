@@ -103,7 +103,7 @@ fn a_bad_checksum_is_refused_with_both_sums() {
     let mut header = block(b'0', b"a", 0, |_| {});
     header[0] = b'b';
     let reason = refusal(&[&header, &END]);
-    assert!(reason.starts_with("tar header at byte 0 of the archive: checksum is "), "{reason}");
+    assert!(reason.starts_with("tar header, byte 0: checksum is "), "{reason}");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_checksum_of_signed_bytes_is_taken() {
 fn what_is_no_tar_is_refused() {
     let reason = refusal(&[&[b'x'; 1024]]);
     assert!(reason.contains("this is not a tar header"), "{reason}");
-    assert_eq!(refusal(&[]), "tar archive at byte 0 of the archive: it is empty");
+    assert_eq!(refusal(&[]), "tar archive, byte 0: it is empty");
 }
 
 #[test]
