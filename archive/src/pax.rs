@@ -3,6 +3,8 @@
 use crate::Time;
 use crate::header::{Field, id};
 
+/// More attributes than this no file can have: their names would not fit in a list (`XATTR_LIST_MAX`, 64 KiB).
+const MAX_XATTRS: usize = 10_000;
 /// The prefix of the keys that hold extended attributes.
 pub(crate) const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -53,8 +55,7 @@ impl Records {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Field<()> {
         if let Some(name) = key.strip_prefix(XATTR) {
-            self.set_xattr(name, value);
-            return Ok(());
+            return self.set_xattr(name, value);
         }
         match key {
             b"path" => self.path = name("path", value)?,
@@ -76,11 +77,15 @@ impl Records {
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: &[u8], value: &[u8]) {
-        match self.xattrs.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value.to_vec(),
-            None => self.xattrs.push((name.to_vec(), value.to_vec())),
+    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Field<()> {
+        if let Some((_, known)) = self.xattrs.iter_mut().find(|(known, _)| known == name) {
+            *known = value.to_vec();
+        } else if self.xattrs.len() < MAX_XATTRS {
+            self.xattrs.push((name.to_vec(), value.to_vec()));
+        } else {
+            return Err(format!("more than {MAX_XATTRS} extended attributes"));
         }
+        Ok(())
     }
 
     fn add_sparse(&mut self, parity: usize, value: &[u8]) -> Field<()> {
@@ -332,6 +337,13 @@ mod tests {
     fn attribute_values_are_any_bytes() {
         let parsed = parsed(&record("SCHILY.xattr.user.x", b"\0=\n\xff")).unwrap();
         assert_eq!(parsed.xattrs, [(b"user.x".to_vec(), b"\0=\n\xff".to_vec())]);
+    }
+
+    #[test]
+    fn attributes_without_number_are_refused() {
+        let records: Vec<u8> =
+            (0..20_000).flat_map(|number| record(&format!("SCHILY.xattr.user.{number}"), b"")).collect();
+        assert_eq!(parsed(&records).unwrap_err(), "more than 10000 extended attributes");
     }
 
     #[test]

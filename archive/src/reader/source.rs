@@ -79,9 +79,16 @@ impl<R: BufRead, T: Tap> Source<R, T> {
         Ok(())
     }
 
-    /// Passes over everything that is left.
+    /// Passes over everything that is left, which must end some time: an endless one would fill the disk of whoever
+    /// keeps it.
     pub(super) fn raw_to_end(&mut self) -> Result<()> {
-        while self.pass(u64::MAX)? > 0 {}
+        let end = self.position.saturating_add(super::MAX_TRAILING);
+        while self.pass(u64::MAX)? > 0 {
+            if self.position > end {
+                let what = "what follows the archive, in bytes,";
+                return Err(Error::Limit { what, found: super::MAX_TRAILING + 1, limit: super::MAX_TRAILING });
+            }
+        }
         Ok(())
     }
 
@@ -104,7 +111,7 @@ impl<R: BufRead, T: Tap> Source<R, T> {
             return Ok(&[]);
         }
         let position = self.position;
-        let available = self.inner.fill_buf()?;
+        let available = self.filled()?;
         if available.is_empty() {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, truncated(position)));
         }
@@ -128,15 +135,18 @@ impl<R: BufRead, T: Tap> Source<R, T> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
+    /// What waits in the buffer, which is read first if it is empty; nothing only at the end of the stream.
     fn buffer(&mut self) -> Result<&[u8]> {
-        loop {
-            match self.inner.fill_buf() {
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read the archive")(error)),
+        self.filled().map_err(Error::io("read the archive"))
+    }
+
+    fn filled(&mut self) -> io::Result<&[u8]> {
+        while let Err(error) = self.inner.fill_buf() {
+            if error.kind() != ErrorKind::Interrupted {
+                return Err(error);
             }
         }
-        self.inner.fill_buf().map_err(Error::io("read the archive"))
+        self.inner.fill_buf()
     }
 
     fn consume(&mut self, length: usize) {
