@@ -100,8 +100,9 @@ fn plain<T: Tap>(
         let fetch = scope.spawn(|| fan_out(source, archive, hashed, expected.max_size));
         let hash = scope.spawn(|| hash(to_hash));
         let read = members(Feed::new(fed), tap, expected, consume);
-        joined(fetch)?;
-        let (diff_id, size) = joined(hash)?;
+        let (fetched, hashed) = (joined(fetch), joined(hash));
+        fetched?;
+        let (diff_id, size) = hashed?;
         let ingested =
             Ingested { blob: diff_id, blob_size: size, compression: Compression::None, diff_id, size };
         Ok((ingested, read?))
@@ -122,9 +123,8 @@ fn compressed<T: Tap>(
         let decode = scope.spawn(|| decode(Feed::new(fetched), archive, hashed, expected.max_size));
         let hash = scope.spawn(|| hash(to_hash));
         let read = members(Feed::new(fed), tap, expected, consume);
-        let (blob, blob_size) = joined(fetch)?;
-        let compression = joined(decode)?;
-        let (diff_id, size) = joined(hash)?;
+        let (fetched, decoded, hashed) = (joined(fetch), joined(decode), joined(hash));
+        let ((blob, blob_size), compression, (diff_id, size)) = (fetched?, decoded?, hashed?);
         Ok((Ingested { blob, blob_size, compression, diff_id, size }, read?))
     })
 }

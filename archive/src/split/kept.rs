@@ -4,11 +4,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::record::{CONTENT, DISPLACED, END, PLACED, Record, corrupt};
+use super::record::{CONTENT, DATA_PIECE, DISPLACED, END, PLACED, Record, corrupt};
 use crate::Result;
-
-/// A piece of data is at most this long once it is decompressed, in bytes.
-const MAX_PIECE: usize = 1024 * 1024;
 
 /// The displaced contents by path, and the paths of the members that are not where their header says.
 #[derive(Debug, Default)]
@@ -80,7 +77,7 @@ impl Saved<'_> {
             return Ok(());
         }
         let (offset, compressed) = record.numbered(self.split)?;
-        self.piece = zstd::bulk::decompress(&compressed, MAX_PIECE)
+        self.piece = zstd::bulk::decompress(&compressed, DATA_PIECE)
             .map_err(|error| corrupt(self.next, format!("a content: {error}")))?;
         self.start = offset;
         self.next = record.end();

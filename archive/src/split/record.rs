@@ -18,6 +18,8 @@ pub(super) const END: u8 = b'E';
 pub(super) const IN_TREE: u8 = b't';
 pub(super) const INLINE: u8 = b'i';
 
+/// Displaced data is compressed in pieces of this many bytes.
+pub(super) const DATA_PIECE: usize = 128 * 1024;
 /// The most that a record's payload may have, in bytes: it is read at once.
 const MAX_PAYLOAD: u32 = 4 * 1024 * 1024;
 

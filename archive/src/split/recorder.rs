@@ -6,15 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::record::{self, CONTENT, DISPLACED, END, IN_TREE, INLINE, PLACED, SKELETON};
+use super::record::{self, CONTENT, DATA_PIECE, DISPLACED, END, IN_TREE, INLINE, PLACED, SKELETON};
 use super::tree::{self, is_kept};
 use crate::tap::Tap;
 use crate::{Entry, Error, Result};
 
 /// The skeleton goes to the split in pieces of at least this many bytes.
 const PIECE: usize = 64 * 1024;
-/// Displaced data is compressed in pieces of this many bytes.
-const DATA_PIECE: usize = 128 * 1024;
 /// Cheap: a skeleton repeats itself so much that a higher level gains little.
 const LEVEL: i32 = 1;
 
