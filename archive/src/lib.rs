@@ -1,4 +1,11 @@
 //! Layer tarballs: apply, diff, digest, and reproduce byte for byte.
+//!
+//! * In: [`ingest`] decompresses ([`compress`]), hashes ([`digest`]) and reads ([`reader`]) a tarball in a pipeline;
+//!   [`apply`] extracts its members, and [`layer`] joins the two.
+//! * Out: [`diff`] finds what a layer changed and feeds a [`writer`].
+//! * Both ways: a [`split`] is recorded through a [`tap`], and makes the very same tarball again from the layer's tree.
+//!
+//! Names are bytes, nothing in an archive is trusted, and memory does not grow with its size.
 
 pub mod apply;
 pub mod compress;
