@@ -88,8 +88,9 @@ impl Cgroup {
         Ok(Self { groups: hierarchies.into_iter().map(group).collect(), parents: Vec::new() })
     }
 
-    /// Makes the groups, empty and without limits, but able to have those of `resources`. On failure those that were made are removed again; one that was
-    /// there already is an error, for its processes and limits are another's.
+    /// Makes the groups, empty and without limits, but able to have those of `resources`. On failure those
+    /// that were made are removed again; one that was there already is an error, for its processes and limits
+    /// are another's.
     pub(crate) fn create(&mut self, resources: Option<&LinuxResources>) -> Result<()> {
         let (controllers, mut made) = (v2::controllers(resources), Vec::new());
         let created = self.groups.iter().try_for_each(|group| group.create(&controllers, &mut made));
@@ -152,30 +153,24 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Removes the groups, what was nested in them, and the parents that were made for them and are empty now.
-    /// Returns what could not be removed; what is not there counts as removed.
+    /// Removes the groups, what was nested in them, and the parents that were made for them and are empty
+    /// now. Returns what could not be removed; what is not there counts as removed.
     pub(crate) fn remove(&mut self) -> Vec<Error> {
         let mut failures = Vec::new();
+        let mut failed = |dir: &Path, source| {
+            failures.push(Error::Os { what: format!("removing control group {}", dir.display()), source });
+        };
         for group in &self.groups {
             if let Err(error) = remove_tree(&group.dir) {
-                let what = format!("removing control group {}", group.dir.display());
-                failures.push(Error::Os { what, source: error });
+                failed(&group.dir, error);
             }
         }
+        let in_use = |errno| matches!(errno, Some(libc::ENOENT | libc::EBUSY | libc::ENOTEMPTY));
         for parent in self.parents.drain(..).rev() {
-            match fs::remove_dir(&parent) {
-                Err(error)
-                    if !matches!(
-                        error.raw_os_error(),
-                        Some(libc::ENOENT | libc::EBUSY | libc::ENOTEMPTY)
-                    ) =>
-                {
-                    failures.push(Error::Os {
-                        what: format!("removing control group {}", parent.display()),
-                        source: error,
-                    });
-                }
-                _ => {}
+            if let Err(error) = fs::remove_dir(&parent)
+                && !in_use(error.raw_os_error())
+            {
+                failed(&parent, error);
             }
         }
         failures

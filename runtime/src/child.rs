@@ -52,8 +52,8 @@ impl Child<'_> {
         process::finish(&plan.process, self.filter)
     }
 
-    /// Becomes a further process of a container, whose `namespaces` (`CLONE_NEW*`) are those of `init`. The pid
-    /// namespace was entered by the clone.
+    /// Becomes a further process of a container, whose `namespaces` (`CLONE_NEW*`) are those of `init`. The
+    /// pid namespace was entered by the clone.
     pub(crate) fn join(
         &self,
         mut plan: ProcessPlan,

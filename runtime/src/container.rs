@@ -48,12 +48,12 @@ pub struct Container {
 }
 
 impl Container {
-    /// Makes the control groups, namespaces and file system of a container, and its first process, which waits
-    /// for [`start`](Self::start) before it executes its command. A command that cannot be found is an error
-    /// already here.
+    /// Makes the control groups, namespaces and file system of a container, and its first process, which
+    /// waits for [`start`](Self::start) before it executes its command. A command that cannot be found is an
+    /// error already here.
     ///
-    /// The caller has one thread. It becomes undumpable, and stays so, for nothing inside may look into a process
-    /// on its way in (CVE-2016-9962).
+    /// The caller has one thread. It becomes undumpable, and stays so, for nothing inside may look into a
+    /// process on its way in (CVE-2016-9962).
     ///
     /// # Errors
     ///
@@ -114,19 +114,24 @@ impl Container {
     pub fn start(&mut self) -> Result<()> {
         let channel = self.channel.take().ok_or_else(|| Error::spec("the container was started already"))?;
         if channel.send_go().is_err() {
+            self.init.end()?;
             return Err(Error::Stopped);
         }
         settle(&channel, &self.init)
     }
 
     /// Runs a further process in the container. What `process` leaves open (capabilities, rlimits,
-    /// no_new_privileges) is as the first process has it; the seccomp filter and the control groups always are.
+    /// no_new_privileges) is as the first process has it; the seccomp filter and the control groups always
+    /// are.
     ///
     /// # Errors
     ///
-    /// The container has ended, or the process could not be made or executed; no process and no zombie is left.
+    /// The container has ended, or the process could not be made or executed; no process and no zombie is
+    /// left.
     pub fn exec(&mut self, process: &Process, io: &Io<'_>) -> Result<Running> {
-        self.signal(0)?;
+        if !self.init.is_running() {
+            return Err(Error::Stopped);
+        }
         if self.channel.is_some() {
             return Err(Error::spec("the container is not started yet"));
         }
@@ -140,7 +145,8 @@ impl Container {
             })
         };
         let (running, channel) = match attempt(entrance.unified()) {
-            // The container made groups of its own below and moved there: no process can be in the upper one now.
+            // The container made groups of its own below and moved there: no process can be in the upper one
+            // now.
             Err(Error::Os { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
                 let group = self.cgroup.unified_of(self.init.pid)?;
                 attempt(group.as_ref().map(AsFd::as_fd))
@@ -230,8 +236,8 @@ impl Container {
 
     /// Kills and reaps what is left of the container and removes its control groups. May be repeated.
     ///
-    /// It reaps the first process and those of [`exec`](Self::exec) that were not yet, since the first cannot end
-    /// while another is a zombie. Whoever wants to know how they ended reaps them before.
+    /// It reaps the first process and those of [`exec`](Self::exec) that were not yet, since the first cannot
+    /// end while another is a zombie. Whoever wants to know how they ended reaps them before.
     ///
     /// # Errors
     ///
@@ -248,8 +254,8 @@ impl Container {
     }
 }
 
-/// Kills what is in the control groups of a container whose supervisor died, and removes them; does nothing where
-/// there are none.
+/// Kills what is in the control groups of a container whose supervisor died, and removes them; does nothing
+/// where there are none.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! What a container is when nobody asks for anything else: Docker's defaults, as a bundle that any runtime takes.
+//! What a container is when nobody asks for anything else: Docker's defaults, as a bundle that any runtime
+//! takes.
 
 use std::path::{Path, PathBuf};
 
@@ -60,9 +61,10 @@ const MOUNTS: [(&str, &str, &[&str]); 7] = [
 
 /// Docker's default container on this host, running `args` as root in `rootfs`.
 ///
-/// Its namespaces are all its own (that of control groups only on a host with v2 alone, as Docker does it), its
-/// network has `lo` and nothing else, its seccomp filter is [`seccomp::default_profile`]. It has no `cgroupsPath`,
-/// hostname or limit. Whoever takes the network namespace out takes the `net.` sysctls out too.
+/// Its namespaces are all its own (that of control groups only on a host with v2 alone, as Docker does it),
+/// its network has `lo` and nothing else, its seccomp filter is [`seccomp::default_profile`]. It has no
+/// `cgroupsPath`, hostname or limit. Whoever takes the network namespace out takes the `net.` sysctls out
+/// too.
 #[must_use]
 pub fn default_spec(rootfs: &Path, args: &[String]) -> Spec {
     let mut root = Root::default();

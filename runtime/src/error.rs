@@ -46,15 +46,15 @@ pub enum Error {
     /// The container has no running process any more.
     #[error("the container is not running")]
     Stopped,
-    /// Parts of a container could not be removed; the rest is gone, and a repeated call tries these again. After a
-    /// failed creation the reason for that comes first.
+    /// Parts of a container could not be removed; the rest is gone, and a repeated call tries these again.
+    /// After a failed creation the reason for that comes first.
     #[error("{}", list(.0))]
     Teardown(Vec<Error>),
 }
 
 impl Error {
-    /// The exit status that a shell and `docker run` have for this: 127 command not found, 126 not executable,
-    /// 125 for everything else.
+    /// The exit status that a shell and `docker run` have for this: 127 command not found, 126 not
+    /// executable, 125 for everything else.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -23,8 +23,8 @@ pub(crate) struct Place<'a> {
     pub(crate) group: Option<BorrowedFd<'a>>,
 }
 
-/// Clones a child that does `steps` and never returns from here, and waits until it says that it is ready. A child
-/// that fails is reaped, and its error is the result.
+/// Clones a child that does `steps` and never returns from here, and waits until it says that it is ready. A
+/// child that fails is reaped, and its error is the result.
 pub(crate) fn launch(
     place: &Place<'_>,
     steps: impl FnOnce(&Channel) -> Result<Infallible>,

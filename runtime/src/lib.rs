@@ -5,7 +5,8 @@
 //! ```no_run
 //! use std::os::fd::AsFd;
 //! # fn main() -> Result<(), mica_runtime::Error> {
-//! # let (dir, spec, null) = (std::path::Path::new("/"), oci_spec::runtime::Spec::default(), std::fs::File::open("/dev/null").unwrap());
+//! # let (dir, null) = (std::path::Path::new("/"), std::fs::File::open("/dev/null").unwrap());
+//! # let spec = mica_runtime::default_spec(dir, &[]);
 //! use mica_runtime::{Bundle, Container, Io, reap};
 //! let bundle = Bundle { id: "web", dir, spec: &spec, seccomp_cache: None };
 //! let io = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
@@ -19,16 +20,18 @@
 //! # drop(network); Ok(()) }
 //! ```
 //!
-//! * The supervisor has **one thread**: the child of a clone runs ordinary code until it executes the command.
-//! * It **reaps every child**, with [`reap`]: the first process of a container cannot end while a process that
-//!   [`Container::exec`] made is an unreaped zombie in its pid namespace.
-//! * It has a private mount namespace, in which the root file system is mounted; what the container mounts lives in a
-//!   namespace of its own and goes with its last process.
+//! * The supervisor has **one thread**: the child of a clone runs ordinary code until it executes the
+//!   command.
+//! * It **reaps every child**, with [`reap`]: the first process of a container cannot end while a process
+//!   that [`Container::exec`] made is an unreaped zombie in its pid namespace.
+//! * It has a private mount namespace, in which the root file system is mounted; what the container mounts
+//!   lives in a namespace of its own and goes with its last process.
 //! * It runs from a file that cannot be written through `/proc/PID/exe`: [`protected_self`] (CVE-2019-5736).
-//! * Its death kills the container's processes; [`remove_cgroup`] then removes the groups.
+//! * Its death kills the container's first process, and with a pid namespace all; [`remove_cgroup`] ends what
+//!   is left then, and removes the groups.
 //!
-//! Needs Linux 5.12 (`mount_setattr`), control groups v1, v2 or both, and root. User and time namespaces, hooks and
-//! security labels are refused by name, never ignored.
+//! Needs Linux 5.12 (`mount_setattr`), control groups v1, v2 or both, and root. User and time namespaces,
+//! hooks and security labels are refused by name, never ignored.
 
 mod capabilities;
 mod cgroup;

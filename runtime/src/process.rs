@@ -22,8 +22,8 @@ use crate::rootfs::resolve::{self, Missing};
 use crate::seccomp::Program;
 use crate::{capabilities, sys};
 
-/// Everything that root may do and the process may not, or that can fail early. Returns notes on what this host does
-/// not grant. The container's root is `/` already.
+/// Everything that root may do and the process may not, or that can fail early. Returns notes on what this
+/// host does not grant. The container's root is `/` already.
 pub(crate) fn prepare(plan: &mut ProcessPlan) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     match sys::new_session_keyring() {
@@ -161,8 +161,8 @@ fn passwd() -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Asks the kernel to kill this process sooner or later than others when memory runs out. Called while the host's
-/// `/proc` is there.
+/// Asks the kernel to kill this process sooner or later than others when memory runs out. Called while the
+/// host's `/proc` is there.
 pub(crate) fn adjust_oom_score(score: Option<i32>) -> Result<Option<String>> {
     let Some(score) = score else { return Ok(None) };
     match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {

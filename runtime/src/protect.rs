@@ -9,12 +9,13 @@ use crate::error::{Context, Result};
 use crate::rootfs::clone_tree;
 use crate::sys::{self, MountAttr};
 
-/// This program's own file on a read-only mount that is attached nowhere: what a supervisor is executed from, as
-/// `/proc/self/fd/N`.
+/// This program's own file on a read-only mount that is attached nowhere: what a supervisor is executed from,
+/// as `/proc/self/fd/N`.
 ///
-/// A command `/proc/self/exe`, or a script with that interpreter, makes a container execute its supervisor's file;
-/// opened for writing through `/proc/PID/exe` it would overwrite the host's program (CVE-2019-5736). Executed from
-/// here it cannot be: the mount is read-only, and no process inside can name it to change that. Nothing is copied.
+/// A command `/proc/self/exe`, or a script with that interpreter, makes a container execute its supervisor's
+/// file; opened for writing through `/proc/PID/exe` it would overwrite the host's program (CVE-2019-5736).
+/// Executed from here it cannot be: the mount is read-only, and no process inside can name it to change that.
+/// Nothing is copied.
 ///
 /// # Errors
 ///

@@ -53,7 +53,8 @@ impl<'a> Rootfs<'a> {
         let open = || openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context(|| "opening /");
         let host = open()?;
         fchdir(&self.root).context(|| "entering the root file system")?;
-        // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is detached.
+        // pivot_root(2), "pivot_root(".", ".")": the old root lands on top of the new one, from where it is
+        // detached.
         pivot_root(".", ".").context(|| "making the root file system /")?;
         if self.plan.propagation.is_some() {
             let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
@@ -74,7 +75,8 @@ impl<'a> Rootfs<'a> {
         Ok(())
     }
 
-    /// Through the very mount that was made, so that no link of the image can point elsewhere (CVE-2025-52881).
+    /// Through the very mount that was made, so that no link of the image can point elsewhere
+    /// (CVE-2025-52881).
     fn write_sysctls(&self) -> Result<()> {
         for (path, value) in &self.plan.sysctls {
             let what = || format!("setting sysctl {} to {value:?}", path.replace('/', "."));

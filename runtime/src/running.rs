@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, WaitStatus, wait, waitid};
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
@@ -28,7 +28,8 @@ pub struct Running {
     pub pidfd: OwnedFd,
     /// The master side of its terminal, if it has one: what it prints is read there, its size is set there.
     pub console: Option<OwnedFd>,
-    /// What was asked for and this host does not grant, for the log: rlimits that cannot be raised and the like.
+    /// What was asked for and this host does not grant, for the log: rlimits that cannot be raised and the
+    /// like.
     pub notes: Vec<String>,
 }
 
@@ -43,6 +44,11 @@ impl Running {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(Error::Stopped),
             sent => sent.context(|| format!("sending signal {signal}")),
         }
+    }
+
+    /// Whether it has not ended, reaped or not.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(look(&self.pidfd), Ok(None))
     }
 
     /// Kills and reaps it; does nothing where that was done.
@@ -65,8 +71,13 @@ pub(crate) fn reap_killed(pidfd: &OwnedFd) -> rustix::io::Result<()> {
 }
 
 pub(crate) fn is_reaped(pidfd: &OwnedFd) -> bool {
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    matches!(waitid(WaitId::PidFd(pidfd.as_fd()), look), Err(Errno::CHILD))
+    matches!(look(pidfd), Err(Errno::CHILD))
+}
+
+/// The status of an ended child, which stays to be reaped.
+fn look(pidfd: &OwnedFd) -> rustix::io::Result<Option<WaitIdStatus>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(pidfd.as_fd()), options)
 }
 
 /// How a process ended.
@@ -98,8 +109,8 @@ pub struct Reaped {
     pub exit: Exit,
 }
 
-/// Takes the status of one ended child, whichever; with `block` waits for one. `None`: no child has ended, or there
-/// is no child.
+/// Takes the status of one ended child, whichever; with `block` waits for one. `None`: no child has ended, or
+/// there is no child.
 ///
 /// # Errors
 ///

@@ -40,8 +40,8 @@ pub(crate) fn clone3(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::
         set_tid_size: 0,
         cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
-    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory. `args` is complete and
-    // `pidfd` outlives the call.
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory. `args` is complete
+    // and `pidfd` outlives the call.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) })?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
@@ -74,16 +74,16 @@ pub(crate) fn cloexec_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action and unblocks all, which exec would otherwise hand on: the Rust runtime
-/// ignores SIGPIPE, and a supervisor blocks what it reads from a signalfd.
+/// Gives every signal its default action and unblocks all, which exec would otherwise hand on: the Rust
+/// runtime ignores SIGPIPE, and a supervisor blocks what it reads from a signalfd.
 pub(crate) fn default_signals() {
-    // The kernel's own call, since libc's refuses the signals that it keeps for itself (32 and 33). An action of
-    // zeroes (handler, flags, restorer, mask) is SIG_DFL.
+    // The kernel's own call, since libc's refuses the signals that it keeps for itself (32 and 33). An action
+    // of zeroes (handler, flags, restorer, mask) is SIG_DFL.
     let (action, none) = ([0_u64; 4], 0_u64);
     let size = size_of_val(&none);
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; `action` is as long as any architecture's structure and lives during
-        // the call. SIGKILL and SIGSTOP answer EINVAL, which is right.
+        // SAFETY: SIG_DFL runs no code of ours; `action` is as long as any architecture's structure and lives
+        // during the call. SIGKILL and SIGSTOP answer EINVAL, which is right.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, 0, size) };
     }
     // SAFETY: reads a set of 64 signals that lives during the call.

@@ -1,4 +1,5 @@
-//! Device rules as an eBPF program, for v2 groups (Documentation/admin-guide/cgroup-v2.rst, "Device controller").
+//! Device rules as an eBPF program, for v2 groups (Documentation/admin-guide/cgroup-v2.rst, "Device
+//! controller").
 
 use super::devices::{Access, Kind, Rule};
 use crate::sys::Instruction;
@@ -55,7 +56,8 @@ fn verdict(allow: bool) -> [Instruction; 2] {
     [instruction(MOVE, VERDICT, 0, 0, i32::from(allow)), instruction(EXIT, 0, 0, 0, 0)]
 }
 
-/// What has to hold for a rule to match; each jump leads to the next rule, by a distance still to be filled in.
+/// What has to hold for a rule to match; each jump leads to the next rule, by a distance still to be filled
+/// in.
 fn tests(rule: &Rule) -> Vec<Instruction> {
     let mut tests = Vec::new();
     let mut unless = |operation, register, value| tests.push(instruction(operation, register, 0, 0, value));

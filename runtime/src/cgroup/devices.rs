@@ -36,7 +36,8 @@ pub(super) struct Access {
     pub(super) mknod: bool,
 }
 
-/// What every container may use, as bundles made for runc expect: making nodes, and the devices of its `/dev`.
+/// What every container may use, as bundles made for runc expect: making nodes, and the devices of its
+/// `/dev`.
 const ALWAYS: [(char, Option<u32>, Option<u32>, &str); 10] = [
     ('c', None, None, "m"),
     ('b', None, None, "m"),

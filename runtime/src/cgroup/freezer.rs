@@ -39,8 +39,8 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Asks for the state and says whether it is reached. On v1 it has to be asked for again until it is: a group
-    /// that got a new process meanwhile stays FREEZING (freezer-subsystem.rst).
+    /// Asks for the state and says whether it is reached. On v1 it has to be asked for again until it is: a
+    /// group that got a new process meanwhile stays FREEZING (freezer-subsystem.rst).
     fn step(&self, frozen: bool) -> io::Result<bool> {
         if let Some(Group { dir, .. }) = self.v1("freezer") {
             let (state, file) = (if frozen { "FROZEN" } else { "THAWED" }, dir.join("freezer.state"));

@@ -7,7 +7,8 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxThrottleDevice
 
 use super::resources::Setting;
 
-/// A new cpuset group has neither processors nor memory nodes, and no process can enter it: it gets its parent's.
+/// A new cpuset group has neither processors nor memory nodes, and no process can enter it: it gets its
+/// parent's.
 pub(super) fn inherit_cpuset(dir: &Path) -> io::Result<()> {
     let parent = dir.parent().unwrap_or(dir);
     for file in ["cpuset.cpus", "cpuset.mems"] {

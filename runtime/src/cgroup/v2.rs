@@ -8,8 +8,8 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, Lin
 use super::resources::Setting;
 use crate::error::{Error, Result};
 
-/// The controllers of every container, for statistics and for limits that are set later, and those that `resources`
-/// needs.
+/// The controllers of every container, for statistics and for limits that are set later, and those that
+/// `resources` needs.
 pub(super) fn controllers(resources: Option<&LinuxResources>) -> Vec<&'static str> {
     let mut controllers = vec!["cpu", "cpuset", "io", "memory", "pids"];
     let pages = resources.and_then(|resources| resources.hugepage_limits().as_ref());
@@ -19,8 +19,8 @@ pub(super) fn controllers(resources: Option<&LinuxResources>) -> Vec<&'static st
     controllers
 }
 
-/// Hands those of `controllers` that `dir` has on to the groups below it, one by one: of those that cannot be (a group with
-/// processes of its own hands on none), only a limit that needs it fails, when it is set.
+/// Hands those of `controllers` that `dir` has on to the groups below it, one by one: of those that cannot be
+/// (a group with processes of its own hands on none), only a limit that needs it fails, when it is set.
 pub(super) fn delegate(dir: &Path, controllers: &[&str]) {
     let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let control = dir.join("cgroup.subtree_control");

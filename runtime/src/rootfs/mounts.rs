@@ -17,8 +17,8 @@ use crate::error::{Context, Error, Result};
 use crate::plan::{Attributes, Filesystem, Kind, MountPlan};
 use crate::sys::{self, MountAttr};
 
-/// Files of `/proc` that may be covered by a bind mount, as lxcfs does; anything else there could hide what the
-/// runtime or the kernel's security modules read and write (CVE-2019-16884).
+/// Files of `/proc` that may be covered by a bind mount, as lxcfs does; anything else there could hide what
+/// the runtime or the kernel's security modules read and write (CVE-2019-16884).
 const COVERABLE: [&str; 8] =
     ["cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime"];
 
@@ -93,8 +93,8 @@ impl Rootfs<'_> {
     }
 }
 
-/// A directory of the image that is reached without any link: a link there would put the kernel's file system where
-/// the image wants it and leave its own files at `/proc` (CVE-2019-19921, CVE-2023-27561).
+/// A directory of the image that is reached without any link: a link there would put the kernel's file system
+/// where the image wants it and leave its own files at `/proc` (CVE-2019-19921, CVE-2023-27561).
 fn ordinary_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let path = path.strip_prefix("/").unwrap_or(path);
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;

@@ -1,7 +1,8 @@
 //! Paths of the container, resolved as the container would, from outside of it.
 //!
-//! The image is not trusted, and another container may change a shared volume meanwhile (CVE-2021-30465). So a
-//! path is resolved once, below the root's descriptor, and what comes out is a descriptor that is used from then on.
+//! The image is not trusted, and another container may change a shared volume meanwhile (CVE-2021-30465). So
+//! a path is resolved once, below the root's descriptor, and what comes out is a descriptor that is used from
+//! then on.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -42,7 +43,8 @@ pub(crate) fn open_path(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     open(root, path, OFlags::PATH)
 }
 
-/// As [`open_path`], but makes what is missing: directories (0755), and at the end a directory or an empty file.
+/// As [`open_path`], but makes what is missing: directories (0755), and at the end a directory or an empty
+/// file.
 pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
     match open_path(root, path) {
         Err(Errno::NOENT) => walk_and_make(root, path, missing),

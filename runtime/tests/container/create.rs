@@ -23,6 +23,7 @@ cases![
     limits_beyond_the_hosts_are_cut_with_a_note,
     signals_start_as_they_are_by_default,
     the_parents_files_and_keys_are_closed_to_the_command,
+    no_descriptor_stays_in_the_supervisor,
     a_failed_set_up_names_the_step_and_leaves_no_group,
     what_is_not_supported_is_refused_by_name,
     a_foreign_sysctl_is_refused,
@@ -181,6 +182,23 @@ fn the_parents_files_and_keys_are_closed_to_the_command() {
     // 3 is the directory that ls reads.
     let ran = Bed::with_command(&["ls", "/proc/self/fd"]).run();
     assert_eq!(ran.output, "0\n1\n2\n3\n");
+}
+
+fn no_descriptor_stays_in_the_supervisor() {
+    let mut bed = Bed::with_command(&["sleep", "1000"]);
+    let mut cycle = || {
+        bed.up();
+        assert_eq!(bed.exec("true").code, 0);
+        let process = bed.joining(&["nosuch"]);
+        bed.supervisor.exec(&process, &bed.path("exec")).unwrap_err();
+        bed.supervisor.delete().unwrap();
+        let good = bed.process().cwd().clone();
+        bed.process().set_cwd("/bin/busybox/x".into());
+        bed.create().unwrap_err();
+        bed.process().set_cwd(good);
+        fs::read_dir(format!("/proc/{}/fd", bed.supervisor.pid())).unwrap().count()
+    };
+    assert_eq!(cycle(), cycle());
 }
 
 fn a_failed_set_up_names_the_step_and_leaves_no_group() {

@@ -19,8 +19,8 @@ cases![
     release_agents_cannot_be_set,
 ];
 
-/// The command that makes a container execute the program of whoever makes it (CVE-2019-5736): this very test, which
-/// then plays the attacker. Its libraries are there too, as an attacker's loader would be.
+/// The command that makes a container execute the program of whoever makes it (CVE-2019-5736): this very
+/// test, which then plays the attacker. Its libraries are there too, as an attacker's loader would be.
 fn trap(bed: &mut Bed) -> Process {
     for dir in ["/lib", "/lib64", "/usr/lib"].into_iter().filter(|dir| Path::new(dir).exists()) {
         let mount = serde_json::json!({"destination": dir, "source": dir, "options": ["rbind", "rro"]});
@@ -31,8 +31,8 @@ fn trap(bed: &mut Bed) -> Process {
     process
 }
 
-/// What the trapped program does. Truncation is asked of the mount before it is asked of the file, which is busy
-/// while it is executed.
+/// What the trapped program does. Truncation is asked of the mount before it is asked of the file, which is
+/// busy while it is executed.
 pub(crate) fn overwrite_self() {
     let opened = fs::File::options().write(true).truncate(true).open("/proc/self/exe");
     print!("{}", opened.unwrap_err().kind());

@@ -18,7 +18,8 @@ cases![
     orphans_are_adopted_by_the_first_process,
 ];
 
-const CONFINEMENT: &str = "grep -E '^(Cap...|NoNewPrivs|Seccomp|Seccomp_filters|Groups|Uid|Gid|Umask|Sig...):' /proc/self/status;
+const CONFINEMENT: &str = "
+    grep -E '^(Cap...|NoNewPrivs|Seccomp|Seccomp_filters|Groups|Uid|Gid|Umask|Sig...):' /proc/self/status;
     cat /proc/self/limits; cat /proc/self/oom_score_adj; env | sort; ls /proc/self/fd | wc -l; cat /proc/self/cgroup";
 
 fn a_joined_process_is_confined_as_the_first_one_is() {
@@ -111,8 +112,13 @@ fn the_container_ends_with_its_first_process_and_all_others() {
 fn nothing_joins_a_container_that_has_ended() {
     let mut bed = Bed::with_command(&["true"]);
     let pid = bed.up();
-    bed.supervisor.wait(pid);
     let process = bed.joining(&["true"]);
+    while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let failure = bed.supervisor.exec(&process, &bed.path("exec")).unwrap_err();
+    assert_eq!(failure.text, "the container is not running");
+    bed.supervisor.wait(pid);
     let failure = bed.supervisor.exec(&process, &bed.path("exec")).unwrap_err();
     assert_eq!(failure.text, "the container is not running");
 }

@@ -1,5 +1,6 @@
-//! Containers made for real, of a static busybox. A container is made by a process of one thread, so this program
-//! runs itself again as the supervisor of each (`MICA_TEST_SUPERVISOR` is set there); see `supervisor.rs`.
+//! Containers made for real, of a static busybox. A container is made by a process of one thread, so this
+//! program runs itself again as the supervisor of each (`MICA_TEST_SUPERVISOR` is set there); see
+//! `supervisor.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod bed;

@@ -73,7 +73,8 @@ fn without_lines(text: &str, word: &str) -> String {
 }
 
 fn runc_gives_the_same_status() {
-    const FIELDS: &str = "grep -E '^(Umask|Uid|Gid|Groups|NSpid|Cap...|NoNewPrivs|Seccomp|SigBlk|Speculation.*):' /proc/self/status";
+    const FIELDS: &str = "grep -E \
+        '^(Umask|Uid|Gid|Groups|NSpid|Cap...|NoNewPrivs|Seccomp|SigBlk|Speculation.*):' /proc/self/status";
     assert_same(Bed::new(FIELDS), "runc_gives_the_same_status", unchanged);
     let mut other = Bed::new(FIELDS);
     let process = other.process();
@@ -111,8 +112,8 @@ fn runc_gives_the_same_mounts() {
     let id = bed.id.clone();
     assert_same(bed, "runc_gives_the_same_mounts", |text| {
         let text = without_numbers(&text.replace(&format!("{id}-runc"), &id));
-        // Two differences are meant: the directory of the hierarchies is read-only, as the bundle says, and has the
-        // unified one of a hybrid host too.
+        // Two differences are meant: the directory of the hierarchies is read-only, as the bundle says, and
+        // has the unified one of a hybrid host too.
         let text = text.replace("/sys/fs/cgroup rw,", "/sys/fs/cgroup ro,");
         sorted(&without_lines(&text, "/sys/fs/cgroup/unified"))
     });
@@ -120,7 +121,8 @@ fn runc_gives_the_same_mounts() {
 
 fn runc_gives_the_same_files_environment_and_directory() {
     let mut bed = Bed::new(
-        "ls /proc/self/fd | tr '\\n' ' '; env; pwd; cat /proc/sys/kernel/hostname; readlink /proc/self/ns/user; ls -la /proc/self/cwd | cut -d'>' -f2",
+        "ls /proc/self/fd | tr '\\n' ' '; env; pwd; cat /proc/sys/kernel/hostname; \
+         readlink /proc/self/ns/user; readlink /proc/self/cwd",
     );
     bed.process().set_cwd("/made/here".into());
     bed.process().set_env(Some(vec!["A=1".into(), "PATH=/bin".into(), "A=2".into()]));

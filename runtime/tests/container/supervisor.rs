@@ -1,4 +1,5 @@
-//! A supervisor that does what a test tells it, line by line: commands on its standard input, answers on its output.
+//! A supervisor that does what a test tells it, line by line: commands on its standard input, answers on its
+//! output.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, stdin, stdout};
@@ -204,6 +205,8 @@ impl State {
     fn obey(&mut self, order: Order) -> mica_runtime::Result<Answer> {
         match order {
             Order::Create { id, spec, output } => {
+                self.container = None;
+                self.executed.clear();
                 let bundle = Bundle { id: &id, dir: Path::new("/"), spec: &spec, seccomp_cache: None };
                 let mut container = with_io(&output, |io| Container::create(&bundle, io))?;
                 let made = self.note(container.init_mut(), output);

@@ -1,6 +1,6 @@
-//! Containers on a host that has cgroup v2 alone. The host of these tests may have others: then the supervisor gets
-//! a mount namespace where the unified hierarchy is at `/sys/fs/cgroup` and no other is, which is all that differs for
-//! it (but for the controllers that are bound to the others).
+//! Containers on a host that has cgroup v2 alone. The host of these tests may have others: then the
+//! supervisor gets a mount namespace where the unified hierarchy is at `/sys/fs/cgroup` and no other is,
+//! which is all that differs for it (but for the controllers that are bound to the others).
 
 use std::fs;
 use std::path::{Path, PathBuf};
