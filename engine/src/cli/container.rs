@@ -1,28 +1,158 @@
 //! The verbs of containers.
 
+mod feed;
+mod flags;
+mod life;
+mod lists;
+mod protect;
+mod session;
+mod terminal;
+
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use super::Outcome;
-use crate::Engine;
+use super::{Failure, Outcome, print};
+use crate::container::{Container, CreateOptions};
+use crate::{Engine, Error, Result};
+use flags::SettingsFlags;
 
 /// What can be done with containers.
 #[derive(Debug, Subcommand)]
-pub(crate) enum ContainerCommand {}
-
-/// Does it.
-#[allow(clippy::needless_pass_by_value, reason = "each verb takes its flags apart")]
-pub(crate) fn run(_engine: &Engine, command: ContainerCommand) -> Outcome {
-    match command {}
+pub(crate) enum ContainerCommand {
+    /// Run a command in a new container
+    Run(Box<life::Run>),
+    /// Make a container, to be started later
+    Create(Box<Create>),
+    /// Start containers that do not run
+    Start(life::Start),
+    /// Connect to a container that runs
+    Attach(life::Attach),
+    /// Run a command in a container that runs
+    Exec(life::Exec),
+    /// Ask containers to end, and kill those that do not
+    Stop(life::Stop),
+    /// Stop containers and start them again
+    Restart(life::Stop),
+    /// Send containers a signal
+    Kill(life::Kill),
+    /// Stop every process of containers in its tracks
+    Pause(Names),
+    /// Let the processes of paused containers go on
+    Unpause(Names),
+    /// Wait until containers end, and print how
+    Wait(Names),
+    /// Remove containers
+    Rm(life::Remove),
+    /// Give a container another name
+    Rename {
+        /// Its name or id
+        container: String,
+        /// The new name
+        name: String,
+    },
+    /// List containers
+    Ps(lists::Ps),
+    /// Show the numbers of a container's processes on the host
+    Top {
+        /// Its name or id
+        container: String,
+    },
 }
 
-/// What must not wait for a data root to be opened.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// Names or ids of containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    settings: SettingsFlags,
+    #[command(flatten)]
+    command: flags::ImageAndCommand,
+}
+
+/// Does it.
+pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
+    match command {
+        ContainerCommand::Run(flags) => life::run(engine, *flags),
+        ContainerCommand::Create(flags) => {
+            let container = create(engine, flags.settings, flags.command, true).map_err(refused)?;
+            print::line(container.id())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ContainerCommand::Start(flags) => life::start(engine, &flags),
+        ContainerCommand::Attach(flags) => life::attach(engine, &flags),
+        ContainerCommand::Exec(flags) => life::exec(engine, flags),
+        ContainerCommand::Stop(flags) => life::stop(engine, &flags),
+        ContainerCommand::Restart(flags) => life::restart(engine, &flags),
+        ContainerCommand::Kill(flags) => life::kill(engine, &flags),
+        ContainerCommand::Pause(names) => each(engine, &names.containers, Engine::pause),
+        ContainerCommand::Unpause(names) => each(engine, &names.containers, Engine::unpause),
+        ContainerCommand::Wait(names) => life::wait(engine, &names),
+        ContainerCommand::Rm(flags) => life::remove(engine, &flags),
+        ContainerCommand::Rename { container, name } => {
+            engine.rename(&engine.container(&container)?, &name)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ContainerCommand::Ps(flags) => lists::ps(engine, &flags),
+        ContainerCommand::Top { container } => lists::top(engine, &container),
+    }
+}
+
+/// What must not wait for a data root to be opened: a command that becomes a supervisor executes itself anew from where
+/// no container can overwrite it.
 pub(crate) fn early(command: &ContainerCommand) -> Option<ExitCode> {
-    match *command {}
+    match command {
+        ContainerCommand::Run(_) | ContainerCommand::Start(_) | ContainerCommand::Restart(_) => {
+            protect::protect().err().map(|error| {
+                print::error(&error);
+                ExitCode::from(125)
+            })
+        }
+        _ => None,
+    }
 }
 
 /// The exit status when the command line of this verb cannot be understood.
-pub(crate) fn usage_status(_verb: &str) -> u8 {
-    1
+pub(crate) fn usage_status(verb: &str) -> u8 {
+    if matches!(verb, "run" | "create" | "exec") { 125 } else { 1 }
+}
+
+/// Makes a container. With `attached` its standard input, if it has one, ends with the first client.
+fn create(
+    engine: &Engine,
+    settings: SettingsFlags,
+    command: flags::ImageAndCommand,
+    attached: bool,
+) -> Result<Container> {
+    let name = settings.name.clone();
+    let mut settings = settings.settings(engine.config().runtime.clone())?;
+    settings.stdin_once = settings.stdin && attached;
+    settings.cmd = Some(command.command).filter(|words| !words.is_empty());
+    engine.create(&CreateOptions { image: command.image, name, settings })
+}
+
+/// A failure before the command of a container ran.
+fn refused(error: Error) -> Failure {
+    let status = if let Error::Runtime { status, .. } = error { status } else { 125 };
+    Failure { status, error }
+}
+
+/// Does the same to several containers, goes on after a failure, and prints the names of those where it worked.
+fn each(engine: &Engine, names: &[String], act: impl Fn(&Engine, &Container) -> Result<()>) -> Outcome {
+    let mut status = ExitCode::SUCCESS;
+    for name in names {
+        match engine.container(name).and_then(|container| act(engine, &container)) {
+            Ok(()) => print::line(name)?,
+            Err(error) => {
+                print::error(&error);
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(status)
 }

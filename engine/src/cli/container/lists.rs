@@ -1,0 +1,221 @@
+//! Lists of containers and of their processes.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::super::table::{Column, Table};
+use super::super::{Outcome, human, print};
+use crate::container::{Container, State, Status, seconds, short};
+use crate::{Engine, Error, Result};
+
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Those that do not run, too
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// How much each takes on disk
+    #[arg(short, long)]
+    size: bool,
+    /// Print ids and commands in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// The newest one, whatever it does
+    #[arg(short, long)]
+    latest: bool,
+    /// Only those with this: name=, id=, status=, ancestor=, label=, exited=
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<String>,
+    /// Print by a template, such as '{{.Names}}', or as 'json'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+const COLUMNS: [Column; 12] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Driver", "DRIVER"),
+];
+
+/// The template of the list that is shown unless another is asked for.
+const SHOWN: &str =
+    "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+
+pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
+    let filters: Vec<Filter> = flags.filters.iter().map(|text| Filter::parse(text)).collect::<Result<_>>()?;
+    let all = flags.all
+        || flags.latest
+        || filters.iter().any(|filter| matches!(filter.key, Key::Status | Key::Exited));
+    let mut table = Table::new(&COLUMNS, COLUMNS.len());
+    let mut ids = String::new();
+    for container in engine.containers()? {
+        let state = engine.state(&container)?;
+        // One that removes itself may have gone meanwhile.
+        let is_shown = (all || state.status.is_live()) && container.dir().exists();
+        if !is_shown || !filters.iter().all(|filter| filter.takes(&container, &state)) {
+            continue;
+        }
+        let id = if flags.no_trunc { container.id() } else { short(container.id()) };
+        ids.push_str(id);
+        ids.push('\n');
+        if !flags.quiet {
+            table.row(row(engine, flags, &container, &state)?);
+        }
+        if flags.latest {
+            break;
+        }
+    }
+    if flags.quiet && flags.format.is_none() {
+        print::text(&ids)?;
+    } else {
+        let shown = if flags.size { format!("{SHOWN}\t{{{{.Size}}}}") } else { SHOWN.to_owned() };
+        let format = flags.format.as_deref().filter(|format| *format != "table").unwrap_or(&shown);
+        print::text(&table.render(Some(format))?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(engine: &Engine, flags: &Ps, container: &Container, state: &State) -> Result<Vec<String>> {
+    let record = container.record();
+    let labels = record.settings.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let wants_size = flags.size || flags.format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let id = if flags.no_trunc { container.id() } else { record.short_id() };
+    Ok(vec![
+        id.to_owned(),
+        record.image_name.clone(),
+        command(&record.settings.args(), flags.no_trunc),
+        human::date(seconds(&record.created)),
+        human::ago(seconds(&record.created)),
+        state.status.word().to_owned(),
+        status(state),
+        String::new(),
+        container.name().to_owned(),
+        if wants_size { size(engine, container)? } else { String::new() },
+        labels.collect::<Vec<_>>().join(","),
+        record.driver.clone(),
+    ])
+}
+
+/// The container's own files, and with those of its image.
+fn size(engine: &Engine, container: &Container) -> Result<String> {
+    let own = engine.layer_usage(container)?.bytes;
+    let image = engine.image(&container.record().image.to_string()).and_then(|image| engine.size(&image));
+    let below = image.unwrap_or_default();
+    Ok(format!("{} (virtual {})", human::size(own), human::size(own + below)))
+}
+
+/// The command in quotes, cut where it is long.
+fn command(args: &[String], whole: bool) -> String {
+    const LONGEST: usize = 20;
+    let text = args.join(" ");
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if whole || text.chars().count() <= LONGEST {
+        return format!("\"{text}\"");
+    }
+    format!("\"{}…\"", text.chars().take(LONGEST - 1).collect::<String>())
+}
+
+/// `Up 3 minutes (Paused)`, `Exited (0) 2 hours ago`.
+fn status(state: &State) -> String {
+    let since = |time: &str| human::duration(jiff::Timestamp::now().as_second() - seconds(time));
+    match state.status {
+        Status::Created | Status::Starting => "Created".to_owned(),
+        Status::Running => format!("Up {}", since(&state.started)),
+        Status::Paused => format!("Up {} (Paused)", since(&state.started)),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(&state.finished)),
+    }
+}
+
+#[derive(Debug)]
+struct Filter {
+    key: Key,
+    value: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Name,
+    Id,
+    Status,
+    Ancestor,
+    Label,
+    Exited,
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self> {
+        let refuse = || {
+            Error::Invalid(format!(
+                "invalid filter '{text}'; those that exist are: name=, id=, status=, ancestor=, label=, exited="
+            ))
+        };
+        let (key, value) = text.split_once('=').ok_or_else(refuse)?;
+        let key = match key {
+            "name" => Key::Name,
+            "id" => Key::Id,
+            "status" => Key::Status,
+            "ancestor" => Key::Ancestor,
+            "label" => Key::Label,
+            "exited" => Key::Exited,
+            _ => return Err(refuse()),
+        };
+        Ok(Self { key, value: value.to_owned() })
+    }
+
+    fn takes(&self, container: &Container, state: &State) -> bool {
+        let record = container.record();
+        let value = self.value.as_str();
+        match self.key {
+            Key::Name => record.name.contains(value.trim_start_matches('/')),
+            Key::Id => record.id.starts_with(value),
+            Key::Status => state.status.word() == value,
+            Key::Ancestor => record.image_name == value || record.image.to_string().contains(value),
+            Key::Label => match value.split_once('=') {
+                Some((name, value)) => record.settings.labels.get(name).is_some_and(|label| label == value),
+                None => record.settings.labels.contains_key(value),
+            },
+            Key::Exited => state.status == Status::Exited && state.exit_code.to_string() == value,
+        }
+    }
+}
+
+/// The processes of a container, as the host's `/proc` tells them.
+pub(super) fn top(engine: &Engine, name: &str) -> Outcome {
+    const COLUMNS: [Column; 3] = [("PID", "PID"), ("UID", "UID"), ("Command", "COMMAND")];
+    let mut table = Table::new(&COLUMNS, COLUMNS.len());
+    for pid in engine.processes(&engine.container(name)?)? {
+        // It may end at any time.
+        let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
+        let words: Vec<_> = command.split(|&b| b == 0).map(String::from_utf8_lossy).collect();
+        table.row(vec![pid.to_string(), uid.unwrap_or("?").to_owned(), words.join(" ").trim().to_owned()]);
+    }
+    print::text(&table.render(None)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_command_is_cut_as_docker_cuts_it() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(command(&words("/bin/sh -c 'ping -c1 target'"), false), "\"/bin/sh -c 'ping -c…\"");
+        assert_eq!(command(&words("sleep 1000"), false), "\"sleep 1000\"");
+        assert_eq!(command(&["a\nb".to_owned()], true), "\"a b\"");
+    }
+}
