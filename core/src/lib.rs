@@ -14,6 +14,7 @@ pub mod network;
 pub mod options;
 pub mod registry;
 pub mod store;
+mod uses;
 
 pub use error::{Error, Result};
 pub use graphdriver::{

@@ -12,13 +12,12 @@
 //! a live writable tree is never mounted twice. What would pull a layer away under a user answers
 //! [`Error::InUse`]. Only the last reader has the driver release what `mounts` made ready.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::fs::File;
 use std::marker::PhantomData;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::uses::{Lock, Uses};
 use crate::{
     Access, Chain, Changes, Created, Error, GraphDriver, LayerId, LayerOptions, MountOptions, MountRequest,
     Mounts, Result, Trees, Usage,
@@ -101,15 +100,14 @@ pub enum Begun {
 #[derive(Clone, Debug)]
 pub struct Store {
     driver: Arc<dyn GraphDriver>,
-    uses: PathBuf,
+    uses: Uses,
 }
 
 impl Store {
     /// Joins a driver with the directory of its locks, which is made where it is missing. Every process that opens
     /// this driver root names the same directory.
     pub fn new(driver: Box<dyn GraphDriver>, uses: &Path) -> Result<Self> {
-        fs::create_dir_all(uses).map_err(Error::io(|| format!("create '{}'", uses.display())))?;
-        Ok(Self { driver: driver.into(), uses: uses.to_owned() })
+        Ok(Self { driver: driver.into(), uses: Uses::new(uses)? })
     }
 
     /// The driver, for what needs no lock: its name, capabilities, status and list.
@@ -144,7 +142,7 @@ impl Store {
 
     /// Freezes a layer. After an error it is still writable, and [`Layer::recorded`] names it again.
     pub fn commit(&self, layer: Layer<Writable>) -> Result<Layer<Committed>> {
-        let _alone = self.lock(&layer.id, Use::Alone)?;
+        let _alone = self.uses.alone(&layer.id)?;
         self.driver.commit(layer.chain())?;
         Ok(Layer::recorded(layer.id, layer.parents))
     }
@@ -198,106 +196,21 @@ impl Store {
 
     /// Removes a layer in any state. No layer may stand on it. A layer that does not exist is removed already.
     pub fn remove(&self, id: &LayerId) -> Result<()> {
-        let _alone = self.lock(id, Use::Alone)?;
+        let _alone = self.uses.alone(id)?;
         self.driver.remove(id)?;
-        for path in [self.gate_path(id), self.use_path(id)] {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(|| format!("remove '{}'", path.display()))(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.uses.forget(id)
     }
 
     fn hold<S>(&self, layer: &Layer<S>, access: Access, options: &MountOptions) -> Result<Hold> {
         let reading = access == Access::Read;
         // A reader that comes while the last one releases must not have its mounts made ready before and released after.
-        let _gate = if reading { Some(lock_file(&self.gate_path(&layer.id), Wait::Long)?) } else { None };
-        let lock = self.lock(&layer.id, if reading { Use::Shared } else { Use::Alone })?;
+        let _gate = if reading { Some(self.uses.gate(&layer.id)?) } else { None };
+        let lock = if reading { self.uses.shared(&layer.id)? } else { self.uses.alone(&layer.id)? };
         let request = MountRequest { access, options: options.clone() };
         let mounts = self.driver.mounts(layer.chain(), &request)?;
         let layer = Layer::recorded(layer.id.clone(), layer.parents.clone());
         Ok(Hold { store: self.clone(), layer, access, mounts, lock: Some(lock) })
     }
-
-    fn lock(&self, id: &LayerId, how: Use) -> Result<File> {
-        let path = self.use_path(id);
-        let wait = if how == Use::Shared { Wait::Shared } else { Wait::Never };
-        lock_file(&path, wait).map_err(|error| match error {
-            Error::InUse { .. } => Error::InUse { what: format!("layer '{id}'"), by: holders(&path) },
-            other => other,
-        })
-    }
-
-    fn use_path(&self, id: &LayerId) -> PathBuf {
-        self.uses.join(format!("{id}.use"))
-    }
-
-    fn gate_path(&self, id: &LayerId) -> PathBuf {
-        self.uses.join(format!("{id}.gate"))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Shared,
-    Alone,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Shared, or fail at once.
-    Shared,
-    /// Alone, or fail at once.
-    Never,
-    /// Alone, after those who hold it for a moment.
-    Long,
-}
-
-/// Locks the file at `path`, which is made where it is missing.
-fn lock_file(path: &Path, wait: Wait) -> Result<File> {
-    let doing = || format!("lock '{}'", path.display());
-    loop {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(Error::io(doing))?;
-        let locked = match wait {
-            Wait::Shared => file.try_lock_shared(),
-            Wait::Never => file.try_lock(),
-            Wait::Long => file.lock().map_err(TryLockError::Error),
-        };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse { what: doing(), by: String::new() }),
-            Err(TryLockError::Error(e)) => return Err(Error::io(doing)(e)),
-        }
-        // Whoever removes the layer removes the file under its lock; a lock on a removed file excludes nobody.
-        let inode = file.metadata().map_err(Error::io(doing))?.ino();
-        if fs::metadata(path).is_ok_and(|now| now.ino() == inode) {
-            return Ok(file);
-        }
-    }
-}
-
-/// The processes that hold a lock on this file, by what the kernel says in `/proc/locks`.
-fn holders(path: &Path) -> String {
-    let inode = fs::metadata(path).map(|m| m.ino()).unwrap_or_default();
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pids: Vec<&str> = locks.lines().filter_map(|line| holder(line, inode)).collect();
-    match pids.as_slice() {
-        [] => "another process".to_owned(),
-        [pid] => format!("process {pid}"),
-        many => format!("processes {}", many.join(", ")),
-    }
-}
-
-/// The process of a line such as `3: FLOCK  ADVISORY  WRITE 703 fe:00:1835022 0 EOF`, if it is about this inode.
-fn holder(line: &str, inode: u64) -> Option<&str> {
-    let mut fields = line.split_whitespace().skip_while(|field| *field != "FLOCK");
-    let pid = fields.nth(3)?;
-    let file = fields.next()?;
-    (file.rsplit(':').next()?.parse() == Ok(inode)).then_some(pid)
 }
 
 /// A layer in use: how to mount it, and the lock that says so.
@@ -309,7 +222,7 @@ pub struct Hold {
     layer: Layer<()>,
     access: Access,
     mounts: Mounts,
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl Hold {
@@ -318,10 +231,10 @@ impl Hold {
         &self.mounts
     }
 
-    /// The lock, for a process that serves the mount and so must hold it too: while any process has a duplicate of this
-    /// descriptor open, the layer is in use.
+    /// The lock, for a process that serves the mount and so must hold it too: after [`hand_over`](Self::hand_over), the
+    /// layer is in use while any process has a duplicate of this descriptor open.
     pub fn lock(&self) -> Option<&File> {
-        self.lock.as_ref()
+        self.lock.as_ref().and_then(Lock::file)
     }
 
     /// Lets go: the last user has the driver release the layer. Everything of it is unmounted by now.
@@ -332,7 +245,9 @@ impl Hold {
     /// Lets go of this process's part, while another process that inherited the lock goes on using the layer and
     /// releases it.
     pub fn hand_over(mut self) {
-        self.lock = None;
+        if let Some(lock) = self.lock.take() {
+            lock.hand_over();
+        }
     }
 
     fn let_go(&mut self) -> Result<()> {
@@ -343,9 +258,9 @@ impl Hold {
         if *access != Access::Read {
             return store.driver.release(layer.chain(), *access);
         }
-        let _gate = lock_file(&store.gate_path(&layer.id), Wait::Long)?;
+        let _gate = store.uses.gate(&layer.id)?;
         drop(lock);
-        match store.lock(&layer.id, Use::Alone) {
+        match store.uses.alone(&layer.id) {
             Ok(_alone) => store.driver.release(layer.chain(), *access),
             Err(Error::InUse { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -356,36 +271,5 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let _ = self.let_go();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_list_of_locks_names_the_holder() {
-        let line = "3: FLOCK  ADVISORY  WRITE 703 fe:00:1835022 0 EOF";
-        assert_eq!(holder(line, 1_835_022), Some("703"));
-        assert_eq!(holder(line, 7), None);
-        assert_eq!(holder("1: POSIX  ADVISORY  WRITE 12 fe:00:1835022 0 EOF", 1_835_022), None);
-        assert_eq!(holder("2: -> FLOCK  ADVISORY  WRITE 9 fe:00:5 0 EOF", 5), Some("9"));
-    }
-
-    #[test]
-    fn a_lock_on_a_removed_file_is_taken_again_on_the_new_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.use");
-        let first = lock_file(&path, Wait::Never).unwrap();
-        assert!(matches!(lock_file(&path, Wait::Shared), Err(Error::InUse { .. })));
-        assert_eq!(holders(&path), format!("process {}", std::process::id()));
-        let waiting = std::thread::spawn({
-            let path = path.clone();
-            move || lock_file(&path, Wait::Long).map(|file| file.metadata().unwrap().ino())
-        });
-        fs::remove_file(&path).unwrap();
-        drop(first);
-        let inode = waiting.join().unwrap().unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
     }
 }
