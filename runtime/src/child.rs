@@ -45,11 +45,12 @@ impl Child<'_> {
         }
         rootfs.enter()?;
         self.connect(terminal.as_ref())?;
-        notes.extend(process::prepare(&mut plan.process)?);
+        let (prepared, more) = process::prepare(&mut plan.process)?;
+        notes.extend(more);
         self.channel.send_ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()), &notes)?;
         drop(terminal);
         self.channel.wait_for_go()?;
-        process::finish(&plan.process, self.filter)
+        prepared.finish(self.filter)
     }
 
     /// Becomes a further process of a container, whose `namespaces` (`CLONE_NEW*`) are those of `init`. The
@@ -70,10 +71,11 @@ impl Child<'_> {
         make_missing_directory(root.as_fd(), &plan)?;
         let terminal = open_terminal(root.as_fd(), &plan)?;
         self.connect(terminal.as_ref())?;
-        notes.extend(process::prepare(&mut plan)?);
+        let (prepared, more) = process::prepare(&mut plan)?;
+        notes.extend(more);
         self.channel.send_ready(terminal.as_ref().map(|terminal| terminal.master.as_fd()), &notes)?;
         drop((terminal, root));
-        process::finish(&plan, self.filter)
+        prepared.finish(self.filter)
     }
 
     fn begin(&self) -> Result<()> {

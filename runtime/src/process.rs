@@ -13,7 +13,7 @@ use rustix::process::{
     Gid, Resource, Rlimit, Signal, Uid, chdir, fchdir, getcwd, getrlimit, set_parent_process_death_signal,
     setrlimit, umask,
 };
-use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
+use rustix::thread::{CapabilitySet, set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::command;
 use crate::error::{Context, Error, Result};
@@ -22,10 +22,17 @@ use crate::rootfs::resolve::{self, Missing};
 use crate::seccomp::Program;
 use crate::{capabilities, sys};
 
-/// Everything that root may do and the process may not, or that can fail early. Returns notes on what this
-/// host does not grant. The container's root is `/` already.
-pub(crate) fn prepare(plan: &mut ProcessPlan) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+/// A process that has done what root may do and its user may not, and what can fail early.
+#[derive(Debug)]
+pub(crate) struct Prepared<'a> {
+    plan: &'a ProcessPlan,
+    /// Whether root could enter the working directory.
+    entered: bool,
+}
+
+/// Prepares the calling process, whose root is the container's. Also returns notes on what this host does not
+/// grant.
+pub(crate) fn prepare(plan: &mut ProcessPlan) -> Result<(Prepared<'_>, Vec<String>)> {
     match sys::new_session_keyring() {
         // A kernel without keyrings has no key to hide.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
@@ -33,44 +40,53 @@ pub(crate) fn prepare(plan: &mut ProcessPlan) -> Result<Vec<String>> {
     }
     own_standard_streams(plan.uid)?;
     if plan.variable("HOME").is_none() {
-        let home = home(plan.uid);
-        plan.env
-            .push(CString::new([b"HOME=", home.as_bytes()].concat()).unwrap_or_else(|_| c"HOME=/".into()));
+        let home = [b"HOME=", home(plan.uid).as_bytes()].concat();
+        plan.env.push(CString::new(home).unwrap_or_else(|_| c"HOME=/".into()));
     }
+    let mut notes: Vec<String> = clamp_limits(&mut plan.rlimits)?;
     if let Some(capabilities) = &mut plan.capabilities {
         notes.extend(capabilities::clamp(capabilities)?);
     }
-    for (resource, limit) in &plan.rlimits {
-        notes.extend(limit_resource(*resource, limit)?);
+    let entered = match enter_directory(&plan.cwd) {
+        // A user's directory on a network file system may be closed to root and open to the user.
+        Err(Error::Os { source, .. }) if source.raw_os_error() == Some(libc::EACCES) => false,
+        entered => entered.map(|()| true)?,
+    };
+    if entered {
+        command::find(plan)?;
     }
-    command::find(plan)?;
     umask(Mode::from_raw_mode(plan.umask.unwrap_or(0o022)));
-    Ok(notes)
+    Ok((Prepared { plan, entered }, notes))
 }
 
-/// Becomes the command; returns only with what prevented it.
-pub(crate) fn finish(plan: &ProcessPlan, filter: Option<&Program>) -> Result<Infallible> {
-    let install = |filter: &Program| filter.install().map_err(Error::from);
-    let inside = enter_directory(&plan.cwd);
-    sys::cloexec_all().context(|| "closing inherited files")?;
-    capabilities::drop_bounding(plan.capabilities.as_ref())?;
-    // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so it goes in before capabilities go.
-    if !plan.no_new_privileges {
-        filter.map(install).transpose()?;
+impl Prepared<'_> {
+    /// Becomes the command; returns only with what prevented it.
+    pub(crate) fn finish(self, filter: Option<&Program>) -> Result<Infallible> {
+        let Self { plan, entered } = self;
+        let install = |filter: &Program| filter.install().map_err(Error::from);
+        sys::cloexec_all().context(|| "closing inherited files")?;
+        for (resource, limit) in &plan.rlimits {
+            setrlimit(*resource, *limit).context(|| format!("setting rlimit {resource:?}"))?;
+        }
+        capabilities::drop_bounding(plan.capabilities.as_ref())?;
+        // Without no_new_privs only CAP_SYS_ADMIN may install a filter, so it goes in before capabilities go.
+        if !plan.no_new_privileges {
+            filter.map(install).transpose()?;
+        }
+        become_user(plan)?;
+        if !entered {
+            enter_directory(&plan.cwd)?;
+        }
+        capabilities::set(plan.capabilities.as_ref())?;
+        // Changing the user clears it (prctl(2)); no container outlives its supervisor.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .context(|| "tying the process to its supervisor")?;
+        if plan.no_new_privileges {
+            set_no_new_privs(true).context(|| "setting no_new_privs")?;
+            filter.map(install).transpose()?;
+        }
+        Err(command::execute(plan))
     }
-    become_user(plan)?;
-    if inside.is_err() {
-        // The directory of a user on a network file system may be closed to root.
-        enter_directory(&plan.cwd)?;
-    }
-    capabilities::set(plan.capabilities.as_ref())?;
-    // Changing the user clears it (prctl(2)); no container outlives its supervisor.
-    set_parent_process_death_signal(Some(Signal::KILL)).context(|| "tying the process to its supervisor")?;
-    if plan.no_new_privileges {
-        set_no_new_privs(true).context(|| "setting no_new_privs")?;
-        filter.map(install).transpose()?;
-    }
-    Err(command::execute(plan))
 }
 
 /// Makes the working directory where it is missing, as images expect; `root` is the container's.
@@ -120,22 +136,26 @@ fn own_standard_streams(uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Raising needs CAP_SYS_RESOURCE; without it the limit goes as high as it may.
-fn limit_resource(resource: Resource, wanted: &Rlimit) -> Result<Option<String>> {
-    match setrlimit(resource, *wanted) {
-        Err(Errno::PERM) => {}
-        set => return set.map(|()| None).context(|| format!("setting rlimit {resource:?}")),
+/// Cuts what only CAP_SYS_RESOURCE could raise to what this process may have; says so.
+fn clamp_limits(limits: &mut [(Resource, Rlimit)]) -> Result<Vec<String>> {
+    let own = rustix::thread::capabilities(None).context(|| "reading the supervisor's capabilities")?;
+    if own.effective.contains(CapabilitySet::SYS_RESOURCE) {
+        return Ok(Vec::new());
     }
-    let Rlimit { maximum: most, .. } = getrlimit(resource);
-    let least = |value: Option<u64>| match (value, most) {
-        (Some(value), Some(most)) => Some(value.min(most)),
-        (value, most) => value.or(most),
-    };
-    let possible = Rlimit { current: least(wanted.current), maximum: least(wanted.maximum) };
-    setrlimit(resource, possible).context(|| format!("setting rlimit {resource:?}"))?;
-    let show = |value: Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
-    let (wanted, most) = (show(wanted.maximum), show(most));
-    Ok(Some(format!("rlimit {resource:?} stays at {most}: raising it to {wanted} needs CAP_SYS_RESOURCE")))
+    let mut notes = Vec::new();
+    for (resource, wanted) in limits {
+        let Some(most) = getrlimit(*resource).maximum else { continue };
+        let cut = |value: Option<u64>| Some(value.map_or(most, |value| value.min(most)));
+        let possible = Rlimit { current: cut(wanted.current), maximum: cut(wanted.maximum) };
+        if possible != *wanted {
+            let wanted = wanted.maximum.map_or("unlimited".to_owned(), |value| value.to_string());
+            notes.push(format!(
+                "rlimit {resource:?} stays at {most}: raising it to {wanted} needs CAP_SYS_RESOURCE"
+            ));
+        }
+        *wanted = possible;
+    }
+    Ok(notes)
 }
 
 /// The home directory that the container's own `/etc/passwd` gives `uid`, else `/`.

@@ -16,6 +16,9 @@ cases![
     the_command_waits_for_start,
     a_container_cannot_be_started_twice,
     a_missing_working_directory_is_made,
+    a_relative_command_is_found_from_the_working_directory,
+    a_working_directory_closed_to_its_user_can_be_started_in,
+    a_limit_of_three_files_is_no_obstacle,
     a_working_directory_that_is_a_file_is_an_error,
     home_comes_from_the_passwd_file_of_the_container,
     a_passwd_that_is_a_fifo_stops_nobody,
@@ -109,11 +112,35 @@ fn a_missing_working_directory_is_made() {
     assert_eq!(bed.run().output, "/a/b\n755\n");
 }
 
+fn a_relative_command_is_found_from_the_working_directory() {
+    let mut bed = Bed::with_command(&["./greet"]);
+    bed.process().set_cwd("/app".into());
+    fs::create_dir(bed.root().join("app")).unwrap();
+    program(&bed, "app/greet", "#!/bin/sh\necho hello\n");
+    assert_eq!(bed.run().output, "hello\n");
+}
+
+fn a_working_directory_closed_to_its_user_can_be_started_in() {
+    let mut bed = Bed::new("echo here");
+    let mut user = bed.process().user().clone();
+    user.set_uid(1000);
+    bed.process().set_user(user).set_cwd("/closed".into());
+    fs::create_dir(bed.root().join("closed")).unwrap();
+    fs::set_permissions(bed.root().join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(bed.run().output, "here\n");
+}
+
+fn a_limit_of_three_files_is_no_obstacle() {
+    let mut bed = Bed::with_command(&["echo", "ran"]);
+    let limits = serde_json::json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]);
+    bed.process().set_rlimits(Some(serde_json::from_value(limits).unwrap()));
+    assert_eq!(bed.run().output, "ran\n");
+}
+
 fn a_working_directory_that_is_a_file_is_an_error() {
     let mut bed = Bed::new("pwd");
     bed.process().set_cwd("/bin/busybox".into());
-    bed.create().unwrap();
-    let failure = bed.supervisor.start().unwrap_err();
+    let failure = bed.create().unwrap_err();
     assert!(failure.text.contains("/bin/busybox"), "{}", failure.text);
     assert_eq!(failure.status, 125);
 }
