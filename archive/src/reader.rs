@@ -20,6 +20,9 @@ use source::Source;
 /// The longest extended header (long name, PAX records) that is taken, in bytes: each is held in memory.
 pub const MAX_EXTENDED: u64 = 1024 * 1024;
 
+/// The most that may follow the end of an archive, in bytes: padding and garbage.
+pub const MAX_TRAILING: u64 = 64 * 1024 * 1024;
+
 /// Reads the members of an uncompressed tar archive, in constant memory.
 ///
 /// After an error the place in the archive is lost: read no further.

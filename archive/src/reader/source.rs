@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, ErrorKind};
 
-use super::MAX_EXTENDED;
+use super::{MAX_EXTENDED, MAX_TRAILING};
 use crate::header::BLOCK;
 use crate::tap::Tap;
 use crate::{Error, Result};
@@ -79,14 +79,14 @@ impl<R: BufRead, T: Tap> Source<R, T> {
         Ok(())
     }
 
-    /// Passes over everything that is left, which must end some time: an endless one would fill the disk of whoever
-    /// keeps it.
+    /// Passes over everything that is left. It must end some time: an endless stream would keep this busy for ever.
     pub(super) fn raw_to_end(&mut self) -> Result<()> {
-        let end = self.position.saturating_add(super::MAX_TRAILING);
+        let start = self.position;
         while self.pass(u64::MAX)? > 0 {
-            if self.position > end {
+            let found = self.position - start;
+            if found > MAX_TRAILING {
                 let what = "what follows the archive, in bytes,";
-                return Err(Error::Limit { what, found: super::MAX_TRAILING + 1, limit: super::MAX_TRAILING });
+                return Err(Error::Limit { what, found, limit: MAX_TRAILING });
             }
         }
         Ok(())
