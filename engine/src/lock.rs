@@ -48,6 +48,24 @@ impl Lock {
     }
 }
 
+/// A lock whose file goes with it: there are as many as there are layers, and few are held at a time.
+#[derive(Debug)]
+pub(crate) struct Passing(Option<Lock>);
+
+impl Passing {
+    /// Waits for the lock.
+    pub(crate) fn wait(path: &Path) -> Result<Self> {
+        Lock::wait(path).map(|lock| Self(Some(lock)))
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // A file that stays does no harm: the next one who needs this lock removes it.
+        let _ = self.0.take().map(Lock::remove);
+    }
+}
+
 /// Whether the lock was taken.
 pub(crate) fn try_lock(file: &File) -> std::io::Result<bool> {
     match file.try_lock() {

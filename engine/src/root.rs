@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use mica_core::durable;
 
-use crate::lock::Lock;
+use crate::lock::{Lock, Passing};
 use crate::{Error, Result};
 
 /// The newest format that this program reads and the one that it writes.
@@ -103,9 +103,9 @@ impl Root {
         self.path.join("locks")
     }
 
-    /// Waits for one of them. Whoever is done with it removes it.
-    pub(crate) fn long_lock(&self, name: &str) -> Result<Lock> {
-        Lock::wait(&self.locks().join(name))
+    /// Waits for one of them.
+    pub(crate) fn long_lock(&self, name: &str) -> Result<Passing> {
+        Passing::wait(&self.locks().join(name))
     }
 
     /// Whether the version file is there; refuses one that is not ours to read.

@@ -71,7 +71,12 @@ impl Engine {
             forget_images(root, &lines, &others)?;
         }
         let wanted: BTreeSet<ChainId> = lines.iter().filter_map(chain_of).collect();
-        for (chain, record) in dead_layers(root, &wanted, &others)? {
+        let dead = match dead_layers(root, &wanted, &others) {
+            // While a record or an image cannot be read, nobody knows what is needed: everything stays.
+            Err(Error::Damaged { .. }) => Vec::new(),
+            dead => dead?,
+        };
+        for (chain, record) in dead {
             for (driver, id) in record.drivers.iter().chain(&record.init) {
                 intent.add(Line::Layer { driver: driver.clone(), id: id.clone() })?;
             }
@@ -121,10 +126,9 @@ fn dead_layers(root: &Root, wanted: &BTreeSet<ChainId>, others: &[Line]) -> Resu
     for chain in wanted {
         dead.extend(layers::read(root, chain)?.map(|record| (*chain, record)));
     }
-    for live in
-        needed_layers(root)?.iter().chain(others.iter().filter_map(chain_of).collect::<Vec<_>>().iter())
-    {
-        dead.remove(live);
+    let theirs = others.iter().filter_map(chain_of);
+    for live in needed_layers(root)?.into_iter().chain(theirs) {
+        dead.remove(&live);
     }
     if dead.is_empty() {
         return Ok(Vec::new());

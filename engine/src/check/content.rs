@@ -61,7 +61,9 @@ impl Checker<'_> {
 
     /// Every layer gives back the tarball that its digest names, from every driver that has it.
     pub(super) fn check_content(&mut self) -> Result<()> {
-        for (chain, record) in layers::all(self.engine.root())? {
+        for chain in layers::chains(self.engine.root())? {
+            // One that cannot be read was told already.
+            let Ok(Some(record)) = layers::read(self.engine.root(), &chain) else { continue };
             for driver in record.drivers.keys() {
                 let Some((store, _)) = self.drivers.get(driver) else { continue };
                 let store = store.clone();
@@ -115,8 +117,9 @@ fn forget(engine: &Engine, chain: &ChainId) -> Result<()> {
 /// has any more goes.
 fn drop_from(engine: &Engine, chain: &ChainId, driver: &str) -> Result<()> {
     refuse_if_used(engine, chain, Some(driver))?;
-    for (other, mut record) in layers::all(engine.root())? {
-        // One on the way was removed before.
+    for other in layers::chains(engine.root())? {
+        // One that cannot be read, or stands on such a one, is found and told apart from this.
+        let Ok(Some(mut record)) = layers::read(engine.root(), &other) else { continue };
         let Ok(ancestry) = layers::ancestry(engine.root(), &other) else { continue };
         if !ancestry.contains(chain) {
             continue;

@@ -7,7 +7,7 @@ use mica_core::LayerId;
 use super::Checker;
 use crate::chain::ChainId;
 use crate::intent::{self, Line};
-use crate::{Barrier, Result, layers, root, settle};
+use crate::{Barrier, Error, Result, layers, root, settle};
 
 impl Checker<'_> {
     /// Every record is of a layer that an image needs, or a command that runs now.
@@ -15,7 +15,8 @@ impl Checker<'_> {
         let root = self.engine.root();
         let needed = {
             let _lock = root.lock()?;
-            let mut needed = settle::needed_layers(root)?;
+            // While an image is damaged, which was told, nobody knows what it needs.
+            let Some(mut needed) = readable(settle::needed_layers(root))? else { return Ok(()) };
             needed.extend(intent::announced(root, "")?.iter().filter_map(|line| match line {
                 Line::Chain(chain) => Some(*chain),
                 _ => None,
@@ -37,7 +38,7 @@ impl Checker<'_> {
         let root = self.engine.root();
         let known: BTreeSet<LayerId> = {
             let _lock = root.lock()?;
-            let mut known = settle::recorded_layers(root)?;
+            let Some(mut known) = readable(settle::recorded_layers(root))? else { return Ok(()) };
             known.extend(intent::announced(root, "")?.into_iter().filter_map(|line| match line {
                 Line::Layer { id, .. } => Some(id),
                 _ => None,
@@ -75,5 +76,13 @@ impl Checker<'_> {
             });
         }
         Ok(())
+    }
+}
+
+fn readable<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }

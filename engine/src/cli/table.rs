@@ -34,30 +34,32 @@ impl Table {
     pub(crate) fn render(&self, format: Option<&str>) -> Result<String> {
         match format {
             None | Some("table") => {
-                let headings = self.columns[..self.shown].iter().map(|(_, heading)| (*heading).to_owned());
-                let rows = self.rows.iter().map(|row| row[..self.shown].to_vec());
-                let rows: Vec<Vec<String>> = std::iter::once(headings.collect()).chain(rows).collect();
-                Ok(align(&rows))
+                let headings = self.headings();
+                let rows = std::iter::once(&headings).chain(&self.rows).map(|row| row[..self.shown].to_vec());
+                Ok(align(&rows.collect::<Vec<_>>()))
             }
             Some("json") => self.rows.iter().map(|row| self.json(row)).collect(),
-            Some(template) => match template.strip_prefix("table ") {
-                None => {
-                    let lines: Result<Vec<String>> =
-                        self.rows.iter().map(|row| self.fill(template, row)).collect();
-                    Ok(lines?.iter().flat_map(|line| [line, "\n"]).collect())
-                }
-                Some(template) => {
-                    let headings: Vec<String> =
-                        self.columns.iter().map(|(_, heading)| (*heading).to_owned()).collect();
-                    let cells = |row: &Vec<String>| -> Result<Vec<String>> {
-                        Ok(self.fill(template, row)?.split('\t').map(str::to_owned).collect())
-                    };
-                    let rows: Result<Vec<_>> =
-                        std::iter::once(&headings).chain(&self.rows).map(cells).collect();
-                    Ok(align(&rows?))
-                }
-            },
+            Some(template) => self.fill_all(template),
         }
+    }
+
+    fn fill_all(&self, template: &str) -> Result<String> {
+        let (template, is_table) = match template.strip_prefix("table ") {
+            Some(template) => (template, true),
+            None => (template, false),
+        };
+        // Also a list without rows tells a wrong template.
+        let headings = self.fill(template, &self.headings())?;
+        let lines = self.rows.iter().map(|row| self.fill(template, row)).collect::<Result<Vec<_>>>()?;
+        if !is_table {
+            return Ok(lines.iter().flat_map(|line| [line, "\n"]).collect());
+        }
+        let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+        Ok(align(&std::iter::once(&headings).chain(&lines).map(cells).collect::<Vec<_>>()))
+    }
+
+    fn headings(&self) -> Vec<String> {
+        self.columns.iter().map(|(_, heading)| (*heading).to_owned()).collect()
     }
 
     fn json(&self, row: &[String]) -> Result<String> {

@@ -31,7 +31,7 @@ impl Engine {
             return Ok(layer);
         }
         transaction.need(image.chain())?;
-        let lock = self.root().long_lock(&format!("{}.{driver}.init", chain.hex()))?;
+        let _lock = self.root().long_lock(&format!("{}.{driver}.init", chain.hex()))?;
         if let Some(layer) = found()? {
             return Ok(layer);
         }
@@ -47,7 +47,6 @@ impl Engine {
         store.sync([&layer])?;
         failpoint::hit("init.committed").map_err(Error::io(|| "make an init layer".to_owned()))?;
         transaction.record_init(&chain, store, layer.id())?;
-        lock.remove()?;
         Ok(layer)
     }
 }

@@ -15,7 +15,6 @@ use mica_core::{Begun, Committed, Detached, Layer, LayerOptions, MountOptions, S
 use super::fill::Filled;
 use crate::chain::ChainId;
 use crate::layers;
-use crate::lock::Lock;
 use crate::{Engine, Error, Result, Transaction};
 
 /// Where the tarballs of an image's layers come from. Layers are counted from the base, which is 0.
@@ -68,7 +67,7 @@ impl Engine {
         let mut warnings = Vec::new();
         let missing = layers::held_by(self.root(), &chain, driver)?;
         // In the order of the chain, so that two who share a part of it do not wait in a circle.
-        let locks: Vec<_> = chain[missing..]
+        let _locks: Vec<_> = chain[missing..]
             .iter()
             .map(|id| self.root().long_lock(&format!("{}.{driver}", id.hex())))
             .collect::<Result<_>>()?;
@@ -81,7 +80,6 @@ impl Engine {
                 if store.driver().capabilities().detached_apply { job.at_once() } else { job.in_order() };
             warnings = job.record(made?)?;
         }
-        locks.into_iter().try_for_each(Lock::remove)?;
         Ok((layers::committed(self.root(), &chain, driver)?, warnings))
     }
 }

@@ -1,0 +1,159 @@
+//! A command that is killed at any moment: the next one finds a consistent store, and no orphan.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::archives::{DockerArchive, tar};
+use crate::home::{Home, MICA};
+
+/// The moments of making layers, in order; the first is before anything was begun.
+const MAKING: [&str; 6] =
+    ["layer.created", "layer.filled", "layer.committed", "layers.synced", "layer.staged", "layer.recorded"];
+const ENDING: [&str; 4] = ["image.recorded", "image.tagged", "transaction.working", "settle.condemned"];
+
+fn layers() -> Vec<Vec<u8>> {
+    vec![tar(&[("a/", b""), ("a/x", b"1")]), tar(&[("a/", b""), ("a/.wh.x", b"")]), tar(&[("b", b"2")])]
+}
+
+/// Kills the command at this point, and then with an error in place of the kill; each time nothing is half-made.
+/// Where the image got its name before, it is whole.
+fn survives(home: &Home, point: &str, arguments: &[&str], drivers: &[&str]) {
+    let arguments = [drivers, arguments].concat();
+    let answer = home.with_failpoint(point, &arguments);
+    assert_eq!(answer.status, None, "killed at {point}: {answer:?}");
+    let listed = home.ok(&["images", "-q"]);
+    home.assert_consistent();
+    if listed.is_empty() {
+        home.assert_empty();
+    } else {
+        assert!(ENDING[1..].contains(&point), "an image after {point}");
+        home.ok(&["rmi", listed.trim()]);
+    }
+    let answer = home.with_failpoint(&format!("{point}=error"), &arguments);
+    let text = answer.refusal();
+    assert!(text.contains(&format!("failpoint {point}")), "{text}");
+    let listed = home.ok(&["images", "-q"]);
+    home.assert_consistent();
+    if !listed.is_empty() {
+        home.ok(&["rmi", listed.trim()]);
+    }
+    home.assert_empty();
+}
+
+fn drivers() -> Vec<String> {
+    let text = Home::new().ok(&["drivers", "--format", "{{.Name}} {{.Status}}"]);
+    text.lines().filter_map(|line| line.strip_suffix(" available")).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_all_or_nothing() {
+    for driver in drivers() {
+        let home = Home::new();
+        let file = home.file("a.tar", &tar(&[("a/", b""), ("a/x", b"1")]));
+        for point in ["import.announced"].iter().chain(&MAKING).chain(&ENDING) {
+            survives(&home, point, &["import", &file, "a:1"], &["--storage-driver", &driver]);
+        }
+        home.ok(&["import", &file, "a:1"]);
+        home.assert_consistent();
+    }
+}
+
+#[test]
+fn a_load_that_is_killed_leaves_all_or_nothing() {
+    for driver in drivers() {
+        let home = Home::new();
+        let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
+        for point in MAKING.iter().chain(&ENDING) {
+            survives(&home, point, &["load", "-i", &file], &["--storage-driver", &driver]);
+        }
+        home.ok(&["load", "-i", &file]);
+        home.assert_consistent();
+    }
+}
+
+#[test]
+fn a_removal_that_is_killed_is_done_or_not_begun() {
+    let points = [
+        "rmi.announced",
+        "rmi.untagged",
+        "rmi.forgotten",
+        "transaction.working",
+        "settle.forgotten",
+        "settle.condemned",
+        "settle.removed",
+    ];
+    for (step, point) in points.iter().enumerate() {
+        let home = Home::new();
+        let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
+        home.ok(&["load", "-i", &file]);
+        assert_eq!(home.with_failpoint(point, &["rmi", "a:1"]).status, None, "{point}");
+        let listed = home.ok(&["images", "-q"]);
+        home.assert_consistent();
+        assert_eq!(listed.is_empty(), step > 0, "{point}");
+        if listed.is_empty() {
+            home.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn cleaning_up_after_a_kill_may_be_killed_itself() {
+    let home = Home::new();
+    let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
+    assert_eq!(home.with_failpoint("layer.recorded", &["load", "-i", &file]).status, None);
+    for point in ["settle.forgotten", "settle.condemned", "settle.removed"] {
+        assert_eq!(home.with_failpoint(point, &["images"]).status, None, "{point}");
+    }
+    home.assert_empty();
+}
+
+/// Not at a chosen point, but wherever it happens to be.
+#[test]
+fn a_kill_at_any_time_leaves_all_or_nothing() {
+    let home = Home::new();
+    let content = vec![b'x'; 200_000];
+    let names: Vec<String> = (0..200).map(|index| format!("file-{index}")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &content[..])).collect();
+    let file = home.file("a.tar", &DockerArchive::new("a:1", &[tar(&files), tar(&files[..50])]).bytes());
+    for size in [1usize, 7, 60, 150, 300, 900] {
+        // The archive comes through a pipe, and the command is killed when so much of it was read.
+        let mut child = Command::new(MICA)
+            .arg("--root")
+            .arg(home.root())
+            .args(["import", "-", "a:1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let archive = fs::read(&file).unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut pipe, &archive[..size * 40_000]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(pipe);
+        home.assert_empty();
+    }
+}
+
+#[test]
+fn two_at_once_make_one_layer() {
+    let home = Home::new();
+    let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
+    let plain = home.file("b.tar", &tar(&[("b", b"")]));
+    let start = |arguments: &[&str]| {
+        home.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> =
+        (0..6)
+            .map(|index| {
+                if index % 2 == 0 { start(&["load", "-i", &file]) } else { start(&["import", &plain, "b:1"]) }
+            })
+            .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(home.names("layers").len(), 4);
+    home.assert_consistent();
+}

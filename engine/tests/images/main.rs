@@ -1,0 +1,10 @@
+//! Images through the real command: what they promise, what bad input meets, what a crash leaves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod archives;
+mod bad_input;
+mod check;
+mod crash;
+mod home;
+mod life;
+mod load;
