@@ -71,19 +71,21 @@ impl Run {
             [] => vec!["--workspace".to_owned()],
             _ => packages.iter().map(|name| format!("--package={name}")).collect(),
         };
-        let mut tally = self.nextest("the workspace", &chosen)?;
+        let mut tally = self.nextest("the workspace", Path::new("."), &chosen)?;
         tally.add(self.doc_tests(&chosen)?);
         if packages.is_empty() {
-            for manifest in example_manifests() {
-                let args = [format!("--manifest-path={manifest}"), format!("--config-file={NEXTEST_CONFIG}")];
-                tally.add(self.nextest(&manifest, &args)?);
+            for example in examples() {
+                let manifest = format!("--manifest-path={}", example.join("Cargo.toml").display());
+                let args = [manifest, format!("--config-file={NEXTEST_CONFIG}")];
+                tally.add(self.nextest(&example.display().to_string(), &example, &args)?);
             }
         }
         Ok(tally)
     }
 
-    fn nextest(&self, what: &str, args: &[String]) -> Result<Tally> {
-        let junit = self.target.join("nextest/default/junit.xml");
+    /// Runs the tests of the workspace in `root`, below which nextest puts its report, wherever it builds.
+    fn nextest(&self, what: &str, root: &Path, args: &[String]) -> Result<Tally> {
+        let junit = root.join("target/nextest/default/junit.xml");
         // A report of an earlier run must not be taken for this one's.
         if let Err(error) = fs::remove_file(&junit)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -119,12 +121,12 @@ impl Run {
 }
 
 /// The examples, each a workspace of its own as it would be outside this repository.
-fn example_manifests() -> Vec<String> {
+fn examples() -> Vec<PathBuf> {
     let entries = fs::read_dir("examples").into_iter().flatten().flatten();
-    let manifests = entries.map(|entry| entry.path().join("Cargo.toml")).filter(|path| path.exists());
-    let mut manifests: Vec<String> = manifests.map(|path| path.display().to_string()).collect();
-    manifests.sort();
-    manifests
+    let mut dirs: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|dir| dir.join("Cargo.toml").exists()).collect();
+    dirs.sort();
+    dirs
 }
 
 /// The tests' directory for temporary files, which must be empty at the end.
