@@ -83,8 +83,9 @@ impl Quotas {
         // Until the directory has it, the file system does not know that the id is taken.
         lock.lock()?;
         let project = self.free_id(dir.metadata()?.ino())?;
-        let kilobytes = quota.bytes.map_or(0, |bytes| (bytes + OWN_INODES * self.block).div_ceil(1024));
-        let inodes = quota.inodes.map_or(0, |inodes| inodes + OWN_INODES);
+        let kilobytes =
+            quota.bytes.map_or(0, |bytes| bytes.saturating_add(OWN_INODES * self.block).div_ceil(1024));
+        let inodes = quota.inodes.map_or(0, |inodes| inodes.saturating_add(OWN_INODES));
         sys::set_limits(self.root.as_fd(), project, kilobytes, inodes)?;
         assign(dir, project)
     }
