@@ -1,6 +1,6 @@
 //! A directory that shows up as it is.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use mica_core::Result;
@@ -28,7 +28,7 @@ pub(crate) fn clone(source: &Path, map: Option<&IdMap>) -> Result<OwnedFd> {
     let tree =
         mount::open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .map_err(|e| failed(doing(), e, ""))?;
-    make_private(&tree, &doing())?;
+    make_private(tree.as_fd(), &doing())?;
     if let Some(map) = map {
         idmap::shift(tree.as_fd(), map, &doing())?;
     }
@@ -36,9 +36,9 @@ pub(crate) fn clone(source: &Path, map: Option<&IdMap>) -> Result<OwnedFd> {
 }
 
 /// A clone is born into the peer group of its source; as a peer, what is mounted below it would show up there.
-pub(crate) fn make_private(tree: &OwnedFd, doing: &str) -> Result<()> {
+pub(crate) fn make_private(tree: BorrowedFd<'_>, doing: &str) -> Result<()> {
     let attributes = Attributes { propagation: libc::MS_PRIVATE, ..sys::UNCHANGED };
-    sys::mount_setattr(tree.as_fd(), true, &attributes).map_err(|e| failed(doing, e, ""))
+    sys::mount_setattr(tree, true, &attributes).map_err(|e| failed(doing, e, ""))
 }
 
 /// Mounts it by `mount(2)`, writable for now.

@@ -17,8 +17,9 @@ use crate::context::Context;
 use crate::error::failed;
 use crate::sys;
 
-/// How long to wait for a helper that has nothing left to serve.
+/// How long to wait for a helper that has nothing left to serve, when somebody wants to know, and when nobody does.
 const PATIENCE: Duration = Duration::from_secs(10);
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The mount, detached, and the process that serves it.
 pub(crate) fn open(helper: &Helper, command: &[OsString]) -> Result<(OwnedFd, Server)> {
@@ -95,19 +96,19 @@ impl Server {
 
     /// Waits for the process, whose mount is gone, and reports how it ended.
     pub(crate) fn close(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), end)
+        self.0.take().map_or(Ok(()), |child| end(child, PATIENCE))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.take().map(end);
+        let _ = self.0.take().map(|child| end(child, LITTLE_PATIENCE));
     }
 }
 
-fn end(mut child: Child) -> Result<()> {
+fn end(mut child: Child, patience: Duration) -> Result<()> {
     let pid = child.id();
-    if !has_ended(&child) {
+    if !has_ended(&child, patience) {
         let why = "it still serves, so something still uses its mount";
         return Err(Error::driver(format!("end the file system of process {pid}"), why));
     }
@@ -121,13 +122,13 @@ fn end(mut child: Child) -> Result<()> {
 }
 
 /// Waits for the end of a child, but not for ever.
-fn has_ended(child: &Child) -> bool {
+fn has_ended(child: &Child, patience: Duration) -> bool {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let Some(Ok(pidfd)) = pid.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty())) else {
         return true;
     };
     let mut waiting = [PollFd::new(&pidfd, PollFlags::IN)];
-    let patience = rustix::event::Timespec::try_from(PATIENCE).ok();
+    let patience = rustix::event::Timespec::try_from(patience).ok();
     !matches!(rustix::event::poll(&mut waiting, patience.as_ref()), Ok(0))
 }
 

@@ -73,7 +73,7 @@ impl Mounter {
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
         let whole = rustix::mount::open_tree(CWD, place.dir(), flags)
             .map_err(|e| failed("detach a tree of several mounts", e, ""))?;
-        bind::make_private(&whole, "make a tree private")?;
+        bind::make_private(whole.as_fd(), "make a tree private")?;
         place.close()?;
         Ok(Tree::detached(whole, server))
     }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use mica_core::{Error, Result};
+use mica_core::Result;
 use rustix::fs::CWD;
 use rustix::mount::MoveMountFlags;
 
@@ -65,7 +65,7 @@ impl Tree {
             rustix::mount::move_mount(&root, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .map_err(|e| failed(doing(), e, ""))?;
             let attached = Attached::new(at, root, server);
-            bind::make_private(&attached.root().try_clone_to_owned().map_err(Error::io(doing))?, &doing())?;
+            bind::make_private(attached.root(), &doing())?;
             return Ok(attached);
         };
         // Not moved: the kernel refuses that where the parent of a mount is shared.

@@ -12,12 +12,15 @@ use mica_core::{MountSpec, Mounts, WhiteoutForm};
 use mica_mount::{Calls, Mounter, Tree, table};
 use tempfile::TempDir;
 
+/// A name, and what to do with one way of mounting.
+type Test = (&'static str, fn(Calls));
+
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("serve") {
         return serve();
     }
     let ways = [("detached", Calls::best()), ("classic", Calls::Classic)];
-    let tests: [(&str, fn(Calls)); 5] = [
+    let tests: [Test; 5] = [
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
