@@ -3,31 +3,32 @@
 //! # Why a member cannot reach outside
 //!
 //! Nothing is ever opened, made, changed or removed by a path. Every call names *one* component below an open
-//! directory, and that component is never followed if it is a link: directories are opened with `O_NOFOLLOW` and
-//! `O_DIRECTORY`, files are created with `O_EXCL`, metadata is set through the descriptor or with
-//! `AT_SYMLINK_NOFOLLOW`. This equals `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, on every kernel. `..` is
-//! never passed on: it is taken out of a member's name by its text, and where it comes from a link it is a step up
-//! in the list of directories that are open, which begins at the root. (The one exception, in the removal of a tree,
-//! checks that it arrives where it came from.)
+//! directory, and that component is never followed if it is a link: directories are opened with `O_NOFOLLOW`
+//! and `O_DIRECTORY`, files are created with `O_EXCL`, metadata is set through the descriptor or with
+//! `AT_SYMLINK_NOFOLLOW`, or where no call takes that, through `/proc/self/fd`. This equals `openat2` with
+//! `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, on every kernel. `..` is never passed on: it is taken out of a
+//! member's name by its text, and where it comes from a link it is a step up in the list of directories that
+//! are open, which begins at the root. (The one exception, in the removal of a tree, checks that it arrives
+//! where it came from.)
 //!
-//! The only thing kept from one member to the next is that list, from the root to the last member's parent. A member
-//! changes things below its end only, so what is in the list cannot be replaced behind it.
+//! The only thing kept from one member to the next is that list, from the root to the last member's parent. A
+//! member changes things below its end only, so what is in the list cannot be replaced behind it.
 //!
 //! # What a link in a path means
 //!
 //! A member below a symbolic link that the tree holds, such as `lib/x` where `lib -> usr/lib` came with a lower
-//! layer, goes where a program in the container would put it: the link is read and walked one component at a time, its
-//! `/` being the root of the tree. In a tree that holds only this layer, the lower one's link is not there; then
-//! `lib` is made as a directory, as the archive says and as other engines do. Only the last component is never
-//! followed: a directory that meets a link replaces it.
+//! layer, goes where a program in the container would put it: the link is read and walked one component at a
+//! time, its `/` being the root of the tree. In a tree that holds only this layer, the lower one's link is not
+//! there; then `lib` is made as a directory, as the archive says and as other engines do. Only the last
+//! component is never followed: a directory that meets a link replaces it.
 //!
 //! # Order
 //!
-//! Of two members with one path the last one counts. A directory that meets a directory keeps its content and takes
-//! the new metadata; anything else replaces what is there with all below it. Missing parents are made with mode 0755.
-//! A directory's own metadata is set when the extractor leaves it, so a read-only one can be filled; one that is
-//! entered again keeps its time. Memory does not grow with the archive, but for eight bytes per name in a merged
-//! tree, where an opaque directory must know what is of this layer.
+//! Of two members with one path the last one counts. A directory that meets a directory keeps its content and
+//! takes the new metadata; anything else replaces what is there with all below it. Missing parents are made
+//! with mode 0755. A directory's own metadata is set when the extractor leaves it, so a read-only one can be
+//! filled; one that is entered again keeps its time. Memory does not grow with the archive, but for some bytes
+//! per name in a merged tree, where an opaque directory must know what is of this layer.
 
 mod adopt;
 mod cursor;
@@ -61,7 +62,8 @@ use site::Site;
 /// Large enough that a write costs little beside its bytes, small enough for the processor's cache.
 const BUFFER: usize = 256 << 10;
 const WARNING_LIMIT: usize = 100;
-const PATHS_LIMIT: usize = 1 << 16;
+/// In bytes, of the paths in each set that [`Applied`] has.
+const PATHS_LIMIT: usize = 8 << 20;
 
 /// Told of a regular file that this run extracted, by its path in the tree, before it goes. An error ends the run.
 pub type Displaced<'a> = Box<dyn FnMut(&[u8]) -> Result<()> + Send + 'a>;
@@ -94,7 +96,8 @@ pub struct ApplyOptions<'a> {
     pub xattrs: UnsupportedXattrs,
     /// What happens to SELinux labels.
     pub labels: SelinuxLabels,
-    /// Who wants to know what a later member displaces. May be told of more than this run extracted, in rare cases.
+    /// Who wants to know what a later member displaces. May be told of more than this run extracted, in rare
+    /// cases.
     pub displaced: Option<Displaced<'a>>,
 }
 
@@ -127,20 +130,22 @@ pub struct Applied {
     pub bytes: u64,
     /// The inodes that were made, also of what was displaced later.
     pub inodes: u64,
-    /// The layer hides everything below it. Overlayfs does not honour that mark on the root of a layer, so the layer
-    /// must be mounted without its parents.
+    /// The layer hides everything below it. Overlayfs does not honour that mark on the root of a layer, so the
+    /// layer must be mounted without its parents.
     pub opaque_root: bool,
     /// In a tree that holds only this layer: directories, by their path in the tree, that members lie in and the
     /// archive does not list. They have mode 0755 and hide the metadata that the layers below have for them, until
     /// [`adopt`] gives it to them.
     pub implied: BTreeSet<Vec<u8>>,
-    /// In overlay form: directories that hold whiteouts. Where a parent has no such directory, overlayfs lists their
-    /// names as if they were files, until [`adopt`] removes them.
+    /// In overlay form: directories that hold whiteouts. Where a parent has no such directory, overlayfs lists
+    /// their names as if they were files, until [`adopt`] removes them.
     pub hiding: BTreeSet<Vec<u8>>,
     /// What was left out, one sentence each; the first hundred.
     pub warnings: Vec<String>,
     /// How many warnings more there were.
     pub more_warnings: u64,
+    /// The length of all paths that each set ever had.
+    path_bytes: [usize; 2],
 }
 
 impl Applied {
@@ -152,9 +157,22 @@ impl Applied {
         }
     }
 
+    /// Members lie in `path`, which no member lists.
     fn imply(&mut self, path: &[u8]) {
-        if self.implied.len() < PATHS_LIMIT {
-            self.implied.insert(path.to_vec());
+        let added = add(&mut self.implied, &mut self.path_bytes[0], path);
+        self.warn_of_too_many(added, "directories are not listed");
+    }
+
+    /// The directory at `path` holds a whiteout.
+    fn hide_in(&mut self, path: &[u8]) {
+        let added = add(&mut self.hiding, &mut self.path_bytes[1], path);
+        self.warn_of_too_many(added, "directories hold whiteouts");
+    }
+
+    fn warn_of_too_many(&mut self, added: bool, what: &str) {
+        let warning = format!("too many {what}: some are not fitted to the layers below");
+        if !added && !self.warnings.contains(&warning) {
+            self.warn(warning);
         }
     }
 
@@ -177,19 +195,24 @@ impl Applied {
             }
         }
     }
+}
 
-    /// The directory at `path` holds a whiteout.
-    fn hide_in(&mut self, path: &[u8]) {
-        if self.hiding.len() < PATHS_LIMIT && !self.hiding.contains(path) {
-            self.hiding.insert(path.to_vec());
+/// Adds a path to a set and its length to what the set has taken so far; says whether there was room.
+fn add(paths: &mut BTreeSet<Vec<u8>>, bytes: &mut usize, path: &[u8]) -> bool {
+    if !paths.contains(path) {
+        if *bytes + path.len() > PATHS_LIMIT {
+            return false;
         }
+        *bytes += path.len();
+        paths.insert(path.to_vec());
     }
+    true
 }
 
 /// Takes the members of one layer, in the archive's order, and makes them in a directory.
 ///
-/// The directory belongs to the extractor alone while it lives. After an error it holds a part of the layer, and is to be
-/// thrown away.
+/// The directory belongs to the extractor alone while it lives. After an error it holds a part of the layer and
+/// is to be thrown away; every further call fails.
 #[derive(Debug)]
 pub struct Extractor<'a> {
     cursor: Cursor,
@@ -199,6 +222,7 @@ pub struct Extractor<'a> {
     path: Vec<u8>,
     /// Whether its content is in the directory at hand.
     content_here: bool,
+    failed: bool,
 }
 
 impl<'a> Extractor<'a> {
@@ -212,6 +236,7 @@ impl<'a> Extractor<'a> {
             buffer: vec![0; BUFFER],
             path: Vec::new(),
             content_here: false,
+            failed: false,
         })
     }
 
@@ -220,22 +245,30 @@ impl<'a> Extractor<'a> {
     pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
         let mut path = std::mem::take(&mut self.path);
         self.content_here = false;
-        let done =
-            name::clean(&entry.path, false, &mut path).and_then(|()| self.member(&path, entry, content));
+        let done = self
+            .usable()
+            .and_then(|()| name::clean(&entry.path, false, &mut path))
+            .and_then(|()| self.member(&path, entry, content));
         self.path = path;
+        self.failed = done.is_err();
         done.map_err(|fault| fault.of(&entry.path))
     }
 
-    /// Where the content of the last member is now: a path from the root without links. `None` if that was no file, or
-    /// nothing of it was extracted.
+    /// Where the content of the last member is now: a path from the root without links. `None` if that was no
+    /// file, or nothing of it was extracted.
     pub fn content_at(&self) -> Option<Vec<u8>> {
         self.content_here.then(|| name::join(self.cursor.path(), name::split(&self.path).1))
     }
 
     /// Sets what is due on the directories that are open still.
     pub fn finish(mut self) -> Result<Applied> {
-        self.cursor.finish(&mut self.site).map_err(|fault| fault.of(b"/"))?;
+        let usable = self.usable();
+        usable.and_then(|()| self.cursor.finish(&mut self.site)).map_err(|fault| fault.of(b"/"))?;
         Ok(self.site.applied)
+    }
+
+    fn usable(&self) -> Attempt {
+        if self.failed { fault::refuse("an earlier member could not be extracted") } else { Ok(()) }
     }
 
     fn member(&mut self, path: &[u8], entry: &Entry, content: &mut dyn Read) -> Attempt {

@@ -2,16 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "support/mounted.rs"]
+mod mounted;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
 use std::io::{self, Read};
-use std::path::Path;
-use std::process::Command;
 
-use mica_archive::apply::WhiteoutForm::Merged;
+use mica_archive::apply::WhiteoutForm::{self, Merged};
 use mica_archive::apply::{ApplyOptions, Extractor};
 use mica_archive::{Error, Kind, Segment};
+use mounted::Mounted;
 use rustix::io::Errno;
 use sandbox::{FORMS, Member, OVERLAY, Sandbox, apply_entries, dir, file, hardlink, member, open, symlink};
 
@@ -204,6 +205,26 @@ fn an_error_of_whoever_keeps_displaced_files_ends_the_run() {
 }
 
 #[test]
+fn after_an_error_nothing_more_is_extracted_and_nothing_is_finished() {
+    let sandbox = Sandbox::new();
+    let mut extractor = Extractor::new(open(&sandbox.root()), ApplyOptions::new(Merged)).unwrap();
+    let mut apply = |member: Member| extractor.entry(&member.entry, &mut &member.content[..]);
+    assert!(apply(hardlink("h", "absent")).is_err());
+    assert!(apply(file("f", "")).is_err());
+    assert!(extractor.finish().is_err());
+    assert!(sandbox.names().is_empty());
+}
+
+#[test]
+fn an_aufs_branch_holds_no_directory_that_looks_like_a_whiteout() {
+    for layer in [vec![file(".wh.etc/f", "")], vec![symlink("l", ".wh.etc"), file("l/f", "")]] {
+        assert!(Sandbox::new().apply(OVERLAY, &layer).is_ok());
+        let error = Sandbox::new().apply(WhiteoutForm::Aufs, &layer).unwrap_err();
+        assert!(error.to_string().contains("AUFS"), "{error}");
+    }
+}
+
+#[test]
 fn a_member_that_names_the_root_and_is_no_directory_is_left_out_with_a_warning() {
     for form in FORMS {
         let sandbox = Sandbox::new();
@@ -221,29 +242,6 @@ fn a_device_that_overlayfs_takes_for_a_whiteout_is_told() {
     assert_eq!(Sandbox::new().apply(Merged, &device).unwrap().warnings.len(), 0);
 }
 
-/// A file system of one mebibyte, unmounted when it goes.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn new(options: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mount =
-            |arguments: &[&str]| Command::new("mount").args(arguments).arg(dir.path()).status().unwrap();
-        assert!(mount(&["-t", "tmpfs", "-o", options, "tmpfs"]).success());
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
 #[track_caller]
 fn no_space(error: Error, member: &str) {
     let text = error.to_string();
@@ -254,9 +252,9 @@ fn no_space(error: Error, member: &str) {
 
 #[test]
 fn a_full_disk_keeps_its_errno_and_names_the_member() {
-    let small = Small::new("size=1m");
+    let small = Mounted::new("tmpfs", "size=1m");
     let error = sandbox::apply_with(
-        small.path(),
+        &small.root(),
         &[file("small", "x"), file("d/big", vec![1; 2 << 20])],
         ApplyOptions::new(OVERLAY),
     );
@@ -265,9 +263,9 @@ fn a_full_disk_keeps_its_errno_and_names_the_member() {
 
 #[test]
 fn a_disk_without_inodes_keeps_its_errno_and_names_the_member() {
-    let small = Small::new("size=1m,nr_inodes=5");
+    let small = Mounted::new("tmpfs", "size=1m,nr_inodes=5");
     let members: Vec<_> = (0..9).map(|i| file(format!("f{i}"), "")).collect();
-    no_space(sandbox::apply_with(small.path(), &members, ApplyOptions::new(OVERLAY)).unwrap_err(), "'f4'");
+    no_space(sandbox::apply_with(&small.root(), &members, ApplyOptions::new(OVERLAY)).unwrap_err(), "'f4'");
 }
 
 #[test]

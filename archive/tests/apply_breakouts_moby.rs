@@ -130,6 +130,35 @@ fn invalid_symlink_absolute_host_path() {
 }
 
 #[test]
+fn whiteouts_do_not_reach_through_a_link() {
+    for form in FORMS {
+        for link in ["../victim", "../../victim", "/../victim"] {
+            for hit in ["out/.wh.hello", "out/.wh..wh..opq", ".wh.out", "out/../.wh.victim"] {
+                let sandbox = Sandbox::new();
+                let absolute = sandbox.root().with_file_name("victim");
+                let links = [symlink("out", link), symlink("host", absolute.to_str().unwrap())];
+                sandbox
+                    .apply(form, &[&links[..], &[file(hit, ""), file("host/.wh.hello", "")]].concat())
+                    .unwrap();
+                sandbox.assert_unbroken();
+            }
+        }
+    }
+}
+
+#[test]
+fn metadata_of_a_directory_does_not_reach_through_a_link() {
+    // RUSTSEC-2026-0067: a directory member with the name of a link changed the mode of where the link led.
+    for form in FORMS {
+        let sandbox = Sandbox::new();
+        let victim = sandbox.root().with_file_name("victim");
+        let link = symlink("d", victim.to_str().unwrap());
+        sandbox.apply(form, &[link, dir("d").mode(0o7777).owner(1, 1).xattr("user.x", b"1")]).unwrap();
+        sandbox.assert_unbroken();
+    }
+}
+
+#[test]
 fn hardlink_to_symlink_links_the_link() {
     for form in FORMS {
         let sandbox = Sandbox::new();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+#[path = "support/mounted.rs"]
+mod mounted;
 #[path = "support/sandbox.rs"]
 mod sandbox;
 
@@ -9,11 +11,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 
 use mica_archive::Kind;
 use mica_archive::apply::WhiteoutForm::Merged;
 use mica_archive::apply::adopt;
+use mounted::Mounted;
 use proptest::prelude::*;
 use sandbox::{Member, OVERLAY, Sandbox, dir, file, member, open, symlink, walk};
 
@@ -222,44 +224,16 @@ proptest! {
     }
 }
 
-/// A mounted overlay, unmounted when it goes.
-struct Overlay(tempfile::TempDir);
-
-impl Overlay {
-    fn mount(lower: &Path, upper: &Path) -> Self {
-        let dir = tempfile::tempdir_in(upper.parent().unwrap()).unwrap();
-        for name in ["work", "merged"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        let work = dir.path().join("work");
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=off",
-            lower.display(),
-            upper.display(),
-            work.display()
-        );
-        let overlay = Self(dir);
-        let status = Command::new("mount")
-            .args(["-t", "overlay", "overlay", "-o", &options])
-            .arg(overlay.root())
-            .status();
-        assert!(status.unwrap().success());
-        overlay
-    }
-
-    fn root(&self) -> std::path::PathBuf {
-        self.0.path().join("merged")
-    }
+/// Mounts `upper` over `lower`.
+fn overlay(lower: &Path, upper: &Path) -> (Mounted, tempfile::TempDir) {
+    let work = tempfile::tempdir_in(upper.parent().unwrap()).unwrap();
+    let [lower, upper, workdir] = [lower, upper, work.path()].map(|path| path.display().to_string());
+    let options = "index=off,metacopy=off,redirect_dir=off";
+    (Mounted::new("overlay", &format!("lowerdir={lower},upperdir={upper},workdir={workdir},{options}")), work)
 }
 
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.root()).status();
-    }
-}
-
-/// As [`listed`], with what else a directory and a file have. The time of a directory that no archive lists is when it
-/// was made.
+/// As [`listed`], with what else a directory and a file have. The time of a directory that no archive lists is
+/// when it was made.
 fn metadata(root: &Path) -> Vec<String> {
     let mut out = Vec::new();
     for path in walk(root) {
@@ -282,7 +256,7 @@ fn assert_alike(base: &[Member], layer: &[Member]) {
     let nothing = Sandbox::new();
     let lower = if applied.opaque_root { &nothing } else { &below };
     adopt(open(&upper.root()), open(&lower.root()), &applied).unwrap();
-    let overlay = Overlay::mount(&lower.root(), &upper.root());
+    let (overlay, _work) = overlay(&lower.root(), &upper.root());
     assert_eq!(listed(&overlay.root())[1..], listed(&merged.root())[1..]);
     assert_eq!(metadata(&overlay.root()), metadata(&merged.root()));
 }

@@ -63,6 +63,15 @@ fn every_kind_has_its_metadata() {
 }
 
 #[test]
+fn times_beyond_what_the_file_system_knows_are_brought_to_its_bounds() {
+    let sandbox = Sandbox::new();
+    let members =
+        [file("a", "").mtime(i64::MAX, 0), dir("b").mtime(i64::MIN, 1), symlink("c", "a").mtime(1 << 40, 0)];
+    apply_entries(&sandbox.root(), &members, ApplyOptions::new(Merged)).unwrap();
+    assert!(mtime(&sandbox, "a").0 > 2_000_000_000 && mtime(&sandbox, "b").0 < 0);
+}
+
+#[test]
 fn the_umask_makes_no_difference() {
     // A thread of its own file system context, so that the umask is its own.
     let sandbox = Sandbox::new();
@@ -169,9 +178,14 @@ fn the_last_of_two_members_with_one_path_counts() {
 
 #[test]
 fn a_file_replaces_a_directory_with_all_below_it() {
-    let sandbox =
-        Sandbox::with(&[file("d/a/b/c", ""), symlink("d/out", "/"), dir("d/e").mode(0o0), file("k", "")]);
+    let sandbox = Sandbox::with(&[
+        file("d/a/b/c", ""),
+        symlink("d/out", "../../victim"),
+        dir("d/e").mode(0o0),
+        file("k", ""),
+    ]);
     sandbox.apply(Merged, &[file("d", "x")]).unwrap();
+    sandbox.assert_unbroken();
     assert_eq!(sandbox.names(), ["d", "k"]);
 }
 

@@ -92,6 +92,14 @@ fn a_directory_that_was_a_file_meanwhile_hides_the_old_one() {
 }
 
 #[test]
+fn what_a_removed_directory_hid_is_forgotten_with_it() {
+    let members =
+        [file("a/.wh.old", ""), file(".wh.a", ""), file("a/old", "2"), file("a/sub/.wh..wh..opq", "")];
+    let aufs = ["a/", "a/.wh..wh..opq", "a/old", "a/sub/", "a/sub/.wh..wh..opq"];
+    table(&members, &["a/", "a/old", "a/sub/", "f"], &["a/*", "a/old", "a/sub/*"], &aufs);
+}
+
+#[test]
 fn a_link_instead_of_a_directory_hides_it() {
     table(&[symlink("a", "f")], &["a", "f"], &["a"], &["a"]);
 }
@@ -188,8 +196,8 @@ fn a_hard_link_to_what_this_layer_hid_is_refused() {
 
 #[test]
 fn an_opaque_marker_is_obeyed_once_however_often_it_comes() {
-    // CVE-2026-95838: a walk for each of many markers. Something put there behind the extractor's back shows whether
-    // it looks again.
+    // CVE-2026-95838: a walk for each of many markers. Something put there behind the extractor's back shows
+    // whether it looks again.
     let sandbox = Sandbox::with(&base());
     let mut extractor = Extractor::new(sandbox::open(&sandbox.root()), ApplyOptions::new(Merged)).unwrap();
     let mut apply = |member: Member| extractor.entry(&member.entry, &mut &member.content[..]).unwrap();

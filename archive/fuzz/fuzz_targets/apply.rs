@@ -1,5 +1,5 @@
-//! Any list of members is extracted or refused, in each form and over a tree that holds traps; nothing beside the tree
-//! changes or shows in it.
+//! Any list of members is extracted or refused, in each form and over a tree that holds traps; nothing beside
+//! the tree changes or shows in it.
 
 #![no_main]
 

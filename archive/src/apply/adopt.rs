@@ -1,4 +1,4 @@
-//! Directories that a layer uses and does not list, once the layers below are known.
+//! What a layer that was extracted alone needs once the layers below it are known.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,20 +13,21 @@ use super::opaque;
 use super::{SelinuxLabels, UnsupportedXattrs};
 use crate::Result;
 
-/// Fits a layer that was extracted alone to the tree below it, so that the two look as if it had been extracted there.
+/// Fits a layer that was extracted alone to the tree below it, so that the two look as if it had been extracted
+/// there.
 ///
-/// [Implied](Applied::implied) directories get the metadata that the tree below has for them: `tmp/x` alone must not
-/// take away the sticky bit of `/tmp`. Whiteouts go where there is [nothing to hide](Applied::hiding).
+/// [Implied](Applied::implied) directories get the metadata that the tree below has for them: `tmp/x` alone
+/// must not take away the sticky bit of `/tmp`. Whiteouts go where there is [nothing to hide](Applied::hiding).
 ///
-/// `layer` is the tree that was extracted, `below` is the merged tree of its parents. Directories behind a link stay as they
-/// are.
+/// `layer` is the tree that was extracted, `below` is the merged tree of its parents. Directories behind a link
+/// stay as they are.
 pub fn adopt(layer: impl AsFd, below: impl AsFd, applied: &Applied) -> Result<()> {
     let (layer, below) = (layer.as_fd(), below.as_fd());
     for path in &applied.hiding {
         unhide(layer, below, path).map_err(|fault| fault.of(path))?;
     }
     for path in &applied.implied {
-        one(layer, below, path).map_err(|fault| fault.of(path))?;
+        inherit(layer, below, path).map_err(|fault| fault.of(path))?;
     }
     Ok(())
 }
@@ -42,7 +43,8 @@ fn unhide(layer: BorrowedFd<'_>, below: BorrowedFd<'_>, path: &[u8]) -> Attempt 
     Ok(())
 }
 
-fn one(layer: BorrowedFd<'_>, below: BorrowedFd<'_>, path: &[u8]) -> Attempt {
+/// Gives a directory the metadata of the one below.
+fn inherit(layer: BorrowedFd<'_>, below: BorrowedFd<'_>, path: &[u8]) -> Attempt {
     let (Some(to), Some(from)) = (find(layer, path)?, find(below, path)?) else { return Ok(()) };
     let metadata = Metadata::read(from.as_fd())?;
     let rules = XattrRules { unsupported: UnsupportedXattrs::Strict, labels: SelinuxLabels::Skip };

@@ -1,8 +1,8 @@
 //! Where the extractor stands: the open directories from the root to the parent of the member at hand.
 //!
-//! Archives list a directory's content together, so most members find their parent open already. Whatever a member
-//! replaces lies below the end of this chain, never in it, so no descriptor can go stale (a cache of *paths* could:
-//! CVE-2025-47290).
+//! Archives list a directory's content together, so most members find their parent open already. Whatever a
+//! member replaces lies below the end of this chain, never in it, so no descriptor can go stale (a cache of
+//! *paths* could: CVE-2025-47290).
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::fault::{Attempt, Fault, failed, refuse};
 use super::frame::{DIRECTORY, Frame};
 use super::metadata::{Metadata, Target};
+use super::name::WHITEOUT;
 use super::seen::Place;
 use super::site::Site;
 
@@ -95,9 +96,9 @@ impl Cursor {
         (frame.fd.as_fd(), reached, rest)
     }
 
-    /// Goes to the directory that a clean path names. Symbolic links on the way are read and followed, one component
-    /// at a time, as if the root was the root of the file system. What is missing is made, with mode 0755; what is
-    /// neither directory nor link is replaced, since the archive says that it has content.
+    /// Goes to the directory that a clean path names. Symbolic links on the way are read and followed, one
+    /// component at a time, as if the root was the root of the file system. What is missing is made, with mode
+    /// 0755; what is neither directory nor link is replaced, since the archive says that it has content.
     pub(super) fn enter(&mut self, directory: &[u8], site: &mut Site<'_>) -> Attempt {
         if directory == self.path || self.alias.as_deref() == Some(directory) {
             return Ok(());
@@ -239,6 +240,9 @@ impl Cursor {
         frame: impl FnOnce(Place, usize, usize) -> Attempt<Frame>,
     ) -> Attempt {
         self.alias = None;
+        if site.form == WhiteoutForm::Aufs && name.starts_with(WHITEOUT) {
+            return refuse("an AUFS branch cannot hold a directory whose name starts with '.wh.'");
+        }
         if self.here().depth == DEPTH_LIMIT {
             return refuse(format!("it lies more than {DEPTH_LIMIT} directories deep"));
         }

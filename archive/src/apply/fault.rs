@@ -6,6 +6,9 @@ use rustix::io::Errno;
 
 use crate::Error;
 
+/// How many bytes of a name are shown.
+const NAME_SHOWN: usize = 400;
+
 pub(super) type Attempt<T = ()> = Result<T, Fault>;
 
 /// An error without its member; [`Fault::of`] adds the name.
@@ -21,7 +24,7 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn of(self, member: &[u8]) -> Error {
-        let path = printable(member);
+        let path = if member.is_empty() { "/".into() } else { printable(member) };
         match self {
             Self::Refused(reason) => Error::Refused { path, reason },
             Self::Io(doing, source) => {
@@ -57,8 +60,13 @@ pub(super) fn refuse<T>(reason: impl Into<String>) -> Attempt<T> {
     Err(Fault::Refused(reason.into()))
 }
 
-/// A name for a message: readable text stays, control characters and bytes that are no UTF-8 are escaped.
+/// A name for a message: readable text stays, control characters and bytes that are no UTF-8 are escaped. Of a
+/// very long one only the ends remain.
 pub(super) fn printable(name: &[u8]) -> String {
+    if name.len() > NAME_SHOWN {
+        let (start, end) = (&name[..NAME_SHOWN / 2], &name[name.len() - NAME_SHOWN / 2..]);
+        return format!("{}…{}", printable(start), printable(end));
+    }
     let mut out = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -36,8 +36,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// One that was made just now, mode 0700 and the creator's own; if its parent gives its group, it has that one and
-    /// gives it on.
+    /// One that was made just now, mode 0700 and the creator's own; if its parent gives its group, it has that
+    /// one and gives it on.
     pub(super) fn made(fd: OwnedFd, place: Place, depth: usize, length: usize, inherits: bool) -> Self {
         Self { fd, place, depth, length, inherits, alone: false, changed: false, pending: None, found: None }
     }

@@ -37,8 +37,8 @@ impl AsFd for Found<'_> {
     }
 }
 
-/// Opens the directory that a clean path names, or says with `None` that there is none. Links on the way are followed
-/// as if the root was the root of the file system; nothing is made.
+/// Opens the directory that a clean path names, or says with `None` that there is none. Links on the way are
+/// followed as if the root was the root of the file system; nothing is made.
 pub(super) fn find<'c>(cursor: &'c Cursor, directory: &[u8]) -> Attempt<Option<Found<'c>>> {
     let mut way = Way::default();
     let mut todo = Cow::Borrowed(directory);

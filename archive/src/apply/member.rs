@@ -109,8 +109,8 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    /// Makes the directory, or takes over the one that is there with its content, and stays in it. Its metadata comes
-    /// when the cursor leaves it.
+    /// Makes the directory, or takes over the one that is there with its content, and stays in it. Its metadata
+    /// comes when the cursor leaves it.
     pub(super) fn directory(&mut self, name: &[u8], entry: &Entry) -> Attempt {
         self.cursor.open_or_make(name, &mut self.site)?;
         self.site.list_directory(self.cursor.here(), self.cursor.path());

@@ -227,8 +227,8 @@ fn xattr_names(fd: BorrowedFd<'_>) -> Attempt<Vec<Vec<u8>>> {
     }
 }
 
-/// Takes from a directory that was there the attributes that its new metadata does not have. Overlayfs keeps its own,
-/// and the label is the host's.
+/// Takes from a directory that was there the attributes that its new metadata does not have. Overlayfs keeps
+/// its own, and the label is the host's.
 pub(super) fn drop_xattrs_but(fd: BorrowedFd<'_>, kept: &[(Vec<u8>, Vec<u8>)]) -> Attempt {
     for name in xattr_names(fd)? {
         let kept = kept.iter().any(|(kept, _)| *kept == name) || is_overlays(&name) || name == LABEL;
@@ -250,8 +250,8 @@ fn unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS | Errno::INVAL)
 }
 
-/// A path to a thing in an open directory, for the calls that have no `…at` form before Linux 6.13. The kernel jumps
-/// to the descriptor's directory; the name is the last component, which the `l…` calls do not follow.
+/// A path to a thing in an open directory, for the calls that have no `…at` form before Linux 6.13. The kernel
+/// jumps to the descriptor's directory; the name is the last component, which the `l…` calls do not follow.
 fn beneath(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);

@@ -24,7 +24,8 @@ pub(super) enum Meaning<'a> {
     Bookkeeping,
 }
 
-/// Writes `path` to `out` without leading, trailing and double slashes and without `.` and `..`, by the text alone.
+/// Writes `path` to `out` without leading, trailing and double slashes and without `.` and `..`, by the text
+/// alone.
 ///
 /// As in a chroot, `..` at the root is the root. A relative path that uses this to name something is refused all
 /// the same: nobody writes `../etc/passwd` with good intentions. `follow` says that it is the target of a hard

@@ -1,5 +1,5 @@
-//! What goes when a directory becomes opaque, while what this layer has there stays, wherever in the archive the marker
-//! stands: in a merged tree what the layers below have, in overlay form the whiteouts that hid it.
+//! What goes when a directory becomes opaque, while what this layer has there stays, wherever in the archive
+//! the marker stands: in a merged tree what the layers below have, in overlay form the whiteouts that hid it.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,8 +16,8 @@ use super::site::{Site, is_whiteout};
 
 const CLEARING: &str = "clearing the opaque directory of";
 
-/// Removes what is stale from `directory` and, since there may be some too in directories that this layer has in it,
-/// from those.
+/// Removes what is stale from `directory` and, since there may be some too in directories that this layer has
+/// in it, from those.
 ///
 /// A directory is cleared once at the most: those that were, or that this run made, are noted.
 pub(super) fn clear(directory: &Frame, site: &mut Site<'_>) -> Attempt {
@@ -67,42 +67,42 @@ fn open(start: BorrowedFd<'_>, path: &[u8]) -> Attempt<Option<OwnedFd>> {
 /// Returns the directories that stay, and whether something was removed.
 fn clear_one(dir: BorrowedFd<'_>, place: Place, site: &Site<'_>) -> Attempt<(Vec<Vec<u8>>, bool)> {
     let (mut kept, mut removed) = (Vec::new(), false);
-    for (name, kind) in list(dir)? {
-        if site.is_stale(dir, &name, site.places.child(place, &name)).map_err(failed(CLEARING))? {
-            remove::tree(dir, &name, None)?;
+    for_each(dir, |name, kind| {
+        if site.is_stale(dir, name, site.places.child(place, name)).map_err(failed(CLEARING))? {
             removed = true;
-        } else if is_directory(dir, kind, &name)? {
-            kept.push(name);
+            return remove::tree(dir, name, None);
         }
-    }
+        if is_directory(dir, kind, name)? {
+            kept.push(name.to_vec());
+        }
+        Ok(())
+    })?;
     Ok((kept, removed))
 }
 
 /// Removes the whiteouts of overlay form from a directory.
 pub(super) fn remove_whiteouts(dir: BorrowedFd<'_>) -> Attempt {
-    for (name, _) in list(dir)? {
-        let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(CLEARING))?;
-        if is_whiteout(&stat) {
-            remove::tree(dir, &name, None)?;
-        }
-    }
-    Ok(())
+    for_each(dir, |name, _| {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(CLEARING))?;
+        if is_whiteout(&stat) { remove::tree(dir, name, None) } else { Ok(()) }
+    })
 }
 
-fn list(dir: BorrowedFd<'_>) -> Attempt<Vec<(Vec<u8>, FileType)>> {
+/// Calls `each` with the names in a directory, which it may remove: those that stay are listed all the same
+/// (readdir(3p)).
+fn for_each(dir: BorrowedFd<'_>, mut each: impl FnMut(&[u8], FileType) -> Attempt) -> Attempt {
     // By a descriptor of its own: the position in the list is not the cursor's.
     let own = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty()).map_err(failed(CLEARING))?;
     let mut buffer = [MaybeUninit::uninit(); 16 << 10];
     let mut entries = RawDir::new(&own, &mut buffer);
-    let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(failed(CLEARING))?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push((name.to_vec(), entry.file_type()));
+            each(name, entry.file_type())?;
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 fn is_directory(dir: BorrowedFd<'_>, listed: FileType, name: &[u8]) -> Attempt<bool> {

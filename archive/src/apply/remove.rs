@@ -36,8 +36,8 @@ fn is_regular(dir: BorrowedFd<'_>, name: &[u8]) -> Attempt<bool> {
     }
 }
 
-/// Goes down and up again with a single descriptor, so depth costs no descriptors and no stack. The way up is `..`,
-/// which is compared with what was left on the way down.
+/// Goes down and up again with a single descriptor, so depth costs no descriptors and no stack. The way up is
+/// `..`, which is compared with what was left on the way down.
 fn directory(dir: BorrowedFd<'_>, name: &[u8], mut watcher: Option<Watcher<'_>>) -> Attempt {
     let mut at = open(dir, name)?;
     let mut path = name.to_vec();
@@ -66,7 +66,8 @@ fn directory(dir: BorrowedFd<'_>, name: &[u8], mut watcher: Option<Watcher<'_>>)
 /// Removes what a directory holds, up to the first directory that is not empty, whose name it returns.
 fn empty(dir: BorrowedFd<'_>, path: &[u8], watcher: &mut Option<Watcher<'_>>) -> Attempt<Option<Vec<u8>>> {
     loop {
-        // Again from the start until nothing is left: what a removal does to a position in the list is not defined.
+        // Again from the start until nothing is left: what a removal does to a position in the list is not
+        // defined.
         rustix::fs::seek(dir, SeekFrom::Start(0)).map_err(failed(REMOVING))?;
         let mut removed = false;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];

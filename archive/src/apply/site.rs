@@ -22,8 +22,8 @@ pub(super) struct Site<'a> {
     pub(super) places: Places,
     pub(super) applied: Applied,
     displaced: Option<Displaced<'a>>,
-    /// What this run made or went through; kept in a merged tree only, where it says what an opaque directory keeps.
-    /// In the other forms everything is of this run.
+    /// What this run made or went through; kept in a merged tree only, where it says what an opaque directory
+    /// keeps. In the other forms everything is of this run.
     made: PlaceSet,
     /// Those that were there and that the archive has not listed: their metadata are older than this run.
     passed: PlaceSet,
@@ -119,14 +119,18 @@ impl<'a> Site<'a> {
         remove::tree(dir, name, Some(&mut tell))
     }
 
-    /// Takes away the whiteout of `name` that stands beside it, in the form that has such. Says whether there was one.
+    /// Takes away the whiteout of `name` that stands beside it, in the form that has such. Says whether there
+    /// was one.
     pub(super) fn uncover(&mut self, parent: &Frame, name: &[u8]) -> Attempt<bool> {
         if self.hidden.is_empty() || !self.hidden.remove(&self.places.child(parent.place, name)) {
             return Ok(false);
         }
-        rustix::fs::unlinkat(&parent.fd, [WHITEOUT, name].concat(), AtFlags::empty())
-            .map_err(failed("removing the whiteout of"))?;
-        Ok(true)
+        match rustix::fs::unlinkat(&parent.fd, [WHITEOUT, name].concat(), AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            // It went with a directory that is another one now.
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("removing the whiteout of")(errno)),
+        }
     }
 
     /// Hides what the layers below call `name`, after the tree's own was removed.
@@ -152,8 +156,8 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Hides all that the layers below have in this directory, once however often it is asked: a long list of the same
-    /// marker must not cost its square (CVE-2026-95838).
+    /// Hides all that the layers below have in this directory, once however often it is asked: a long list of
+    /// the same marker must not cost its square (CVE-2026-95838).
     pub(super) fn mark_opaque(&mut self, directory: &mut Frame) -> Attempt {
         if self.opaque.contains(&directory.place) {
             return Ok(());
@@ -191,8 +195,8 @@ impl<'a> Site<'a> {
         self.opaque.contains(&place)
     }
 
-    /// Whether a directory that becomes opaque may hold something that has to go then: in a merged tree what is older
-    /// than this run, in overlay form whiteouts, which overlayfs would list as they are.
+    /// Whether a directory that becomes opaque may hold something that has to go then: in a merged tree what is
+    /// older than this run, in overlay form whiteouts, which overlayfs would list as they are.
     pub(super) fn may_hold_stale(&self) -> bool {
         match self.form {
             WhiteoutForm::Merged => true,
