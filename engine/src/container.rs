@@ -7,11 +7,14 @@
 
 mod attach;
 mod busy;
+mod commit;
+mod copy;
 mod create;
 mod exec;
 mod files;
 mod init_layer;
 pub(crate) mod link;
+mod logs;
 mod names;
 mod record;
 mod recover;
@@ -21,6 +24,7 @@ mod spec;
 mod start;
 mod state;
 mod stop;
+mod trees;
 pub(crate) mod user;
 pub(crate) mod volume;
 
@@ -29,9 +33,12 @@ use std::path::{Path, PathBuf};
 pub use crate::supervisor::wire::Stream;
 pub use attach::{Attached, Event};
 pub(crate) use busy::Busy;
+pub use commit::CommitOptions;
+pub use copy::CopyOptions;
 pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
 pub use init_layer::left_out;
+pub use logs::{LogLine, LogOptions, parse_time};
 pub use record::{
     LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
 };

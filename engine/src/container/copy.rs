@@ -1,0 +1,170 @@
+//! Copying files into a container and out of one.
+//!
+//! The container is not trusted, and may change its files meanwhile. Its paths are resolved by the kernel with the
+//! container's root as `/` (`openat2`, `RESOLVE_IN_ROOT`), once, and what comes out is a descriptor that is used from then
+//! on; links met on the way down are copied, never followed. Nothing of the container is executed (CVE-2018-15664,
+//! CVE-2019-14271, CVE-2021-41089).
+
+mod pack;
+mod place;
+
+use std::io::{BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use mica_archive::apply::{ApplyOptions, Extractor, UnsupportedXattrs};
+use mica_archive::reader::Reader;
+use mica_archive::writer::Writer;
+use mica_core::{MountOptions, WhiteoutForm};
+use mica_mount::Held;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::{Busy, Container, Source as MountSource, volume};
+use crate::supervisor::wire::Request;
+use crate::{Engine, Error, Result};
+use pack::{Ownership, Packer};
+use place::{Base, Origin, Target};
+
+/// The files of a container, for as long as something is copied.
+#[derive(Debug)]
+struct Files {
+    root: OwnedFd,
+    held: Option<(Held, Busy)>,
+}
+
+/// How files are copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Owners are kept, and not those of who copies.
+    pub archive: bool,
+    /// A link as the source is followed.
+    pub follow: bool,
+}
+
+impl Engine {
+    /// Copies what is at `from` in the container to `to` on the host.
+    pub fn copy_out(&self, container: &Container, from: &str, to: &str, options: CopyOptions) -> Result<()> {
+        let (files, path) = self.files(container, from)?;
+        let base = Base::Root(files.root.as_fd());
+        let origin = Origin::find(&base, &path, options.follow)?;
+        let target = Target::find(&Base::Host, to, &origin)?;
+        copy(&origin, &target, options)?;
+        files.close()
+    }
+
+    /// Copies what is at `from` on the host to `to` in the container.
+    pub fn copy_in(&self, container: &Container, from: &str, to: &str, options: CopyOptions) -> Result<()> {
+        let origin = Origin::find(&Base::Host, from, options.follow)?;
+        let (files, path) = self.files(container, to)?;
+        let target = Target::find(&Base::Root(files.root.as_fd()), &path, &origin)?;
+        copy(&origin, &target, options)?;
+        files.close()
+    }
+
+    /// Writes what is at `from` in the container as a tarball.
+    pub fn copy_to_archive(
+        &self,
+        container: &Container,
+        from: &str,
+        options: CopyOptions,
+        out: impl Write,
+    ) -> Result<()> {
+        let (files, path) = self.files(container, from)?;
+        let origin = Origin::find(&Base::Root(files.root.as_fd()), &path, options.follow)?;
+        let mut archive = Writer::new(out);
+        let mut put = |entry: &mica_archive::Entry, content: &mut dyn Read| archive.append(entry, content);
+        // A tarball keeps owners, as those of Docker do.
+        Packer::new(Ownership::Kept, &mut put).pack(&origin, origin.name())?;
+        archive.finish()?;
+        files.close()
+    }
+
+    /// Extracts a tarball in the directory `to` of the container.
+    pub fn copy_from_archive(&self, container: &Container, to: &str, archive: impl Read) -> Result<()> {
+        let (files, path) = self.files(container, to)?;
+        let directory = Base::Root(files.root.as_fd()).directory(&path)?;
+        let mut reader = Reader::new(BufReader::new(archive));
+        let mut extractor = Extractor::new(&directory, literal())?;
+        while let Some(entry) = reader.next()? {
+            extractor.entry(&entry, &mut reader.content())?;
+        }
+        extractor.finish()?;
+        files.close()
+    }
+
+    /// The files of a container, and where `path` is in them.
+    fn files(&self, container: &Container, path: &str) -> Result<(Files, String)> {
+        let state = self.state(container)?;
+        if state.status.is_live()
+            && let Ok(fds) = container.ask(&Request::Root)
+            && let Some(root) = fds.into_iter().next()
+        {
+            return Ok((Files { root, held: None }, path.to_owned()));
+        }
+        let busy = Busy::take(container.dir(), container.name(), "being copied")?;
+        if let Some((volume, rest)) = self.volume_at(container, path) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = openat(CWD, &volume, flags, Mode::empty());
+            let root = root.map_err(|e| Error::io(|| format!("open '{}'", volume.display()))(e.into()))?;
+            return Ok((Files { root, held: None }, rest));
+        }
+        let record = container.record();
+        let hold = self.store(Some(&record.driver))?.write(&record.layer(), &MountOptions::default())?;
+        let held = Held::open(hold, &self.mounter())?;
+        let root = held.tree().root().try_clone_to_owned().map_err(Error::io(|| "open a container"))?;
+        Ok((Files { root, held: Some((held, busy)) }, path.to_owned()))
+    }
+
+    /// The volume of a container that does not run in which a path lies, and the path in it.
+    fn volume_at(&self, container: &Container, path: &str) -> Option<(PathBuf, String)> {
+        let wanted = plain(path);
+        let mounts = container.record().settings.mounts.iter();
+        let below = mounts.filter_map(|mount| {
+            let rest = wanted.strip_prefix(plain(&mount.target)).ok()?;
+            let source = match &mount.source {
+                MountSource::Bind(path) => path.clone(),
+                MountSource::Volume { name, .. } => volume::data(self.root(), name),
+            };
+            let mut rest = format!("/{}", rest.display());
+            if path.ends_with("/.") || path.ends_with('/') {
+                rest.push_str(if path.ends_with('.') { "/." } else { "/" });
+            }
+            source.is_dir().then_some((source, rest))
+        });
+        below.min_by_key(|(_, rest)| rest.len())
+    }
+}
+
+impl Files {
+    fn close(self) -> Result<()> {
+        drop(self.root);
+        self.held.map_or(Ok(()), |(held, _busy)| Ok(held.close()?))
+    }
+}
+
+/// A path without `.`, `..` and doubled slashes, by its text alone.
+fn plain(path: &str) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// Files as they are: a name that begins with `.wh.` is a name.
+fn literal() -> ApplyOptions<'static> {
+    ApplyOptions { xattrs: UnsupportedXattrs::Warn, ..ApplyOptions::new(WhiteoutForm::Aufs) }
+}
+
+fn copy(origin: &Origin, target: &Target, options: CopyOptions) -> Result<()> {
+    let mut extractor = Extractor::new(&target.directory, literal())?;
+    let mut put = |entry: &mica_archive::Entry, content: &mut dyn Read| extractor.entry(entry, content);
+    let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
+    Packer::new(ownership, &mut put).pack(origin, &target.name)?;
+    extractor.finish()?;
+    Ok(())
+}
