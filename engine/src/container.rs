@@ -13,6 +13,7 @@ mod create;
 mod exec;
 mod files;
 mod init_layer;
+mod inspect;
 pub(crate) mod link;
 mod logs;
 mod names;
@@ -46,7 +47,7 @@ pub use remove::Pruned;
 pub(crate) use spec::{Bundled, console_size, process_capabilities};
 pub use start::{StartOptions, Started};
 pub(crate) use state::remove_file;
-pub use state::{Graph, State, Status, now, seconds};
+pub use state::{State, Status, now, seconds};
 
 use crate::{Engine, Error, Result, root};
 

@@ -1,11 +1,13 @@
 //! The verbs of containers.
 
 mod feed;
+mod files;
 mod flags;
 mod life;
 mod lists;
 mod protect;
 mod session;
+mod template;
 mod terminal;
 
 use std::process::ExitCode;
@@ -53,6 +55,21 @@ pub(crate) enum ContainerCommand {
     },
     /// List containers
     Ps(lists::Ps),
+    /// Print what a container has printed
+    Logs(files::Logs),
+    /// Copy files into a container, or out of one
+    Cp(files::Copy),
+    /// List what a container changed of its image: A is new, C changed, D gone
+    Diff {
+        /// Its name or id
+        container: String,
+    },
+    /// Make an image of a container
+    Commit(files::Commit),
+    /// Write a container's file system as a tarball
+    Export(files::Export),
+    /// Show everything about containers or images
+    Inspect(files::Inspect),
     /// Show the numbers of a container's processes on the host
     Top {
         /// Its name or id
@@ -99,6 +116,12 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         ContainerCommand::Ps(flags) => lists::ps(engine, &flags),
+        ContainerCommand::Logs(flags) => files::logs(engine, &flags),
+        ContainerCommand::Cp(flags) => files::copy(engine, &flags),
+        ContainerCommand::Diff { container } => files::changes(engine, &container),
+        ContainerCommand::Commit(flags) => files::commit(engine, flags),
+        ContainerCommand::Export(flags) => files::export(engine, &flags),
+        ContainerCommand::Inspect(flags) => files::inspect(engine, &flags),
         ContainerCommand::Top { container } => lists::top(engine, &container),
     }
 }

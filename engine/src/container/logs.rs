@@ -49,7 +49,7 @@ impl LogLine {
 }
 
 /// What takes entries; false is enough.
-pub type Take<'a> = &'a mut dyn FnMut(&LogLine) -> Result<bool>;
+type Take<'a> = &'a mut dyn FnMut(&LogLine) -> Result<bool>;
 
 impl Engine {
     /// Hands the entries of a container's log to `take`, in order.

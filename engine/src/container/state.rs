@@ -31,19 +31,7 @@ pub struct State {
     /// When it ended last; empty for never.
     pub finished: String,
     /// Where the parts of its file system are, as `inspect` shows them.
-    pub graph: Graph,
-}
-
-/// Where the parts of a container's file system are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Graph {
-    /// The read-only directories of a union, the topmost first.
-    pub lower: Vec<String>,
-    /// Where its own files are, in a union.
-    pub upper: Option<String>,
-    /// Scratch space of the union.
-    pub work: Option<String>,
+    pub graph: serde_json::Value,
 }
 
 /// What a container is doing.

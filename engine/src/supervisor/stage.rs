@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use mica_core::{Hold, MountOptions, MountSpec, Mounts, failpoint};
+use mica_core::{Hold, MountOptions, failpoint};
 use mica_mount::Attached;
 use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -14,10 +14,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use super::input::{self, Ours};
 use super::log::Log;
 use super::machine::{self, Machine};
-use crate::container::{
-    Bundled, Busy, Container, Graph, Source, StartOptions, State, Status, now, remove_file,
-};
+use crate::container::{Bundled, Busy, Container, Source, StartOptions, State, Status, now, remove_file};
 use crate::container::{link, user, volume};
+use crate::inspect::mount_data;
 use crate::{Engine, Error, Result};
 
 /// A container on its way up or down: what of it stands.
@@ -132,7 +131,7 @@ impl<'e> Stage<'e> {
         let record = self.container.record();
         let store = self.engine.store(Some(&record.driver))?;
         let hold = self.hold.insert(store.write(&record.layer(), &MountOptions::default())?);
-        self.state.graph = graph(hold.mounts());
+        self.state.graph = hold.mounts().specs.first().map(mount_data).unwrap_or_default();
         let tree = self.engine.mounter().open(hold.mounts())?;
         self.rootfs = Some(tree.attach(&self.container.rootfs())?);
         failpoint::hit("stage.mounted").map_err(Error::io(|| "mount a container"))
@@ -245,18 +244,5 @@ impl<'e> Stage<'e> {
         let Err(error) = machine.delete() else { return Ok(()) };
         // Once more without the runtime, which may be what is broken.
         machine::clean_up(self.container, None).map_err(|_| error)
-    }
-}
-
-/// The parts of a file system, for people.
-fn graph(mounts: &Mounts) -> Graph {
-    let text = |path: &Path| path.display().to_string();
-    match mounts.specs.first() {
-        Some(MountSpec::Overlay(overlay)) => Graph {
-            lower: overlay.lowers.iter().map(|path| text(path)).collect(),
-            upper: overlay.upper.as_ref().map(|upper| text(&upper.dir)),
-            work: overlay.upper.as_ref().map(|upper| text(&upper.work)),
-        },
-        _ => Graph::default(),
     }
 }
