@@ -17,8 +17,23 @@ struct Known {
     key: String,
 }
 
-/// What overlayfs can do here, from the file or by a probe.
-pub(crate) fn host(path: &Path, root: &File, shelf: &Shelf, user_xattr: Option<bool>) -> Result<Host> {
+/// The shelf in `path`, and what overlayfs can do there. Where that is too little, a new shelf is taken away again.
+pub(crate) fn prepare(path: &Path, root: &File, user_xattr: Option<bool>) -> Result<(Shelf, Host)> {
+    let shelf = Shelf::open(path).map_err(Error::io(|| format!("open '{}'", path.display())))?;
+    match host(path, root, &shelf, user_xattr) {
+        Ok(host) => Ok((shelf, host)),
+        Err(error) => {
+            for part in ["layers", "staging", "removing"] {
+                // Fails where it holds something, as it should.
+                let _ = fs::remove_dir(path.join(part));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// From the file, or by a probe.
+fn host(path: &Path, root: &File, shelf: &Shelf, user_xattr: Option<bool>) -> Result<Host> {
     let doing = || format!("probe '{}'", path.display());
     let known = Known::open(path, root, user_xattr).map_err(Error::io(doing))?;
     if let Some(host) = known.read() {

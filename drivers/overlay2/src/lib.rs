@@ -12,6 +12,7 @@
 
 mod known;
 mod layer;
+mod mounts;
 mod probe;
 mod quota;
 mod sys;
@@ -23,11 +24,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use mica_core::graphdriver::Posix;
-use mica_core::mount::{Bind, Overlay, Upper};
 use mica_core::{
     Access, ByteSize, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId,
-    LayerOptions, MountRequest, MountSpec, Mounts, OptionMap, Quota, Result, Support, Trees, Usage,
-    WhiteoutForm, failpoint, options,
+    LayerOptions, MountRequest, Mounts, OptionMap, Result, Support, Trees, Usage, failpoint, options,
 };
 use mica_tree::Shelf;
 
@@ -70,21 +69,6 @@ fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
     Ok(Box::new(Overlay2::open(root, options)?))
 }
 
-/// The shelf and what overlayfs can do below it. Where that is too little, a new shelf is taken away again.
-fn prepare(path: &Path, root: &File, options: &Options) -> Result<(Shelf, Host)> {
-    let shelf = Shelf::open(path).map_err(Error::io(|| format!("open '{}'", path.display())))?;
-    match known::host(path, root, &shelf, options.userxattr) {
-        Ok(host) => Ok((shelf, host)),
-        Err(error) => {
-            for part in ["layers", "staging", "removing"] {
-                // Fails where it holds something, as it should.
-                let _ = std::fs::remove_dir(path.join(part));
-            }
-            Err(error)
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Overlay2 {
     shelf: Shelf,
@@ -100,21 +84,18 @@ struct Overlay2 {
 
 impl Overlay2 {
     fn open(path: &Path, options: Options) -> Result<Self> {
-        let doing = || format!("open '{}'", path.display());
-        let root = File::open(path).map_err(Error::io(doing))?;
-        let (shelf, host) = prepare(path, &root, &options)?;
+        let root = File::open(path).map_err(Error::io(|| format!("open '{}'", path.display())))?;
         let quotas = Quotas::probe(path, &root);
         let asked = options.size.is_some() || options.inodes.is_some();
-        let capabilities = capabilities(&host, quotas.as_ref().err());
-        match (quotas, asked) {
-            (Err(reason), true) => {
-                Err(Error::Options(format!("'{NAME}.size' and '{NAME}.inodes' cannot be kept: {reason}")))
-            }
-            (quotas, _) => {
-                let quotas = quotas.ok();
-                Ok(Self { shelf, root, lost: OnceLock::new(), host, quotas, options, capabilities })
-            }
+        if let (Err(reason), true) = (&quotas, asked) {
+            return Err(Error::Options(format!(
+                "'{NAME}.size' and '{NAME}.inodes' cannot be kept: {reason}"
+            )));
         }
+        let (shelf, host) = known::prepare(path, &root, options.userxattr)?;
+        let capabilities = capabilities(&host, quotas.as_ref().err());
+        let (lost, quotas) = (OnceLock::new(), quotas.ok());
+        Ok(Self { shelf, root, lost, host, quotas, options, capabilities })
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {
@@ -148,48 +129,6 @@ impl Overlay2 {
             _ => Error::io(doing)(e),
         })?;
         failpoint::hit("overlay2.create.published").map_err(Error::io(doing))
-    }
-
-    fn whiteouts(&self) -> WhiteoutForm {
-        WhiteoutForm::Overlay { user_xattr: self.host.user_xattr }
-    }
-
-    /// The whole tree: the layer's own directory over those of its parents.
-    fn whole(&self, layer: &Layer, chain: Chain<'_>, request: &MountRequest) -> Result<MountSpec> {
-        let writing = request.access == Access::Write;
-        if chain.parents.is_empty() {
-            return Ok(self.alone(layer, request));
-        }
-        let own = (!writing).then(|| layer.diff());
-        let parents = chain.parents.iter().map(|id| Layer::at(self.shelf.path(id.as_str()), id).diff());
-        let upper = if writing {
-            let work = layer.make_work()?;
-            if let Some(quotas) = &self.quotas {
-                quotas.join(&layer.open_diff()?, &work).map_err(layer.failed("limit"))?;
-            }
-            failpoint::hit("overlay2.mounts.work").map_err(layer.failed("mount"))?;
-            Some(Upper { dir: layer.diff(), work: layer.work() })
-        } else {
-            None
-        };
-        Ok(MountSpec::Overlay(Overlay {
-            lowers: own.into_iter().chain(parents).collect(),
-            volatile: writing && request.options.volatile && self.options.volatile && self.host.volatile,
-            upper,
-            user_xattr: self.host.user_xattr,
-            label: request.options.label.clone(),
-            id_map: request.options.id_map.clone(),
-        }))
-    }
-
-    /// The layer's own directory.
-    fn alone(&self, layer: &Layer, request: &MountRequest) -> MountSpec {
-        MountSpec::Bind(Bind {
-            source: layer.diff(),
-            read_only: request.access == Access::Read,
-            id_map: request.options.id_map.clone(),
-            ..Bind::default()
-        })
     }
 }
 
@@ -240,22 +179,11 @@ impl GraphDriver for Overlay2 {
         if request.options.id_map.is_some() && !self.capabilities.id_maps.is_yes() {
             return Err(Error::Unsupported { driver: NAME.to_owned(), op: "id maps" });
         }
-        let (spec, whiteouts) = match request.access {
-            Access::Read => (self.whole(&layer.attached()?, chain, request)?, WhiteoutForm::Merged),
-            Access::Write => {
-                let layer = layer.attached()?.writable()?;
-                self.limit_by_default(&layer)?;
-                (self.whole(&layer, chain, request)?, WhiteoutForm::Merged)
-            }
-            Access::Apply => {
-                let layer = layer.writable()?;
-                // A base layer's directory is its whole tree, where a deletion deletes.
-                let base = chain.parents.is_empty() && layer.state()? == State::Writable;
-                let form = if base { WhiteoutForm::Merged } else { self.whiteouts() };
-                (self.alone(&layer, request), form)
-            }
-        };
-        Ok(Mounts { specs: vec![spec], whiteouts })
+        match request.access {
+            Access::Read => self.read(&layer.attached()?, chain, &request.options),
+            Access::Write => self.write(&layer.attached()?.writable()?, chain, &request.options),
+            Access::Apply => self.apply(&layer.writable()?, chain, &request.options),
+        }
     }
 
     fn release(&self, chain: Chain<'_>, access: Access) -> Result<()> {
@@ -311,7 +239,7 @@ impl GraphDriver for Overlay2 {
 
     fn changes(&self, chain: Chain<'_>, _: &dyn Trees) -> Result<Changes> {
         let dir = self.layer(chain.id)?.diff();
-        Ok(Changes::Upper { dir, whiteouts: self.whiteouts() })
+        Ok(Changes::Upper { dir, whiteouts: self.marks() })
     }
 
     fn usage(&self, chain: Chain<'_>) -> Result<Usage> {
@@ -339,22 +267,6 @@ impl GraphDriver for Overlay2 {
         let names = self.shelf.list().map_err(Error::io(|| "list the layers"))?;
         // Whatever else somebody put there is no layer.
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
-    }
-}
-
-impl Overlay2 {
-    /// Gives a layer that is mounted for writing for the first time the limits of the driver's options, if it has none.
-    fn limit_by_default(&self, layer: &Layer) -> Result<()> {
-        let wanted = Quota { bytes: self.options.size.map(|size| size.0), inodes: self.options.inodes };
-        let Some(quotas) = quota::wanted(self.quotas.as_ref(), &wanted)? else {
-            return Ok(());
-        };
-        let diff = layer.open_diff()?;
-        let none = quotas.project(&diff).map_err(layer.failed("limit"))? == 0;
-        if none && layer.is_empty()? {
-            quotas.limit(&diff, &wanted).map_err(layer.failed("limit"))?;
-        }
-        Ok(())
     }
 }
 

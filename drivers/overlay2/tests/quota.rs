@@ -217,6 +217,9 @@ fn a_copy_of_a_limited_layer_has_no_limit() {
 #[test]
 fn where_there_is_no_project_quota_the_reason_is_told() {
     let disk = Disk::new(&["-O", "^quota,^project"], "loop").unwrap();
+    let text = disk.open(&[("size", "1M")]).unwrap_err().to_string();
+    assert!(text.contains("overlay2.size") && text.contains("'prjquota'"), "{text}");
+    assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0);
     let driver = disk.open(&[]).unwrap();
     let mica_core::Support::No { reason } = driver.capabilities().quota_bytes.clone() else {
         panic!("claimed");
@@ -227,8 +230,6 @@ fn where_there_is_no_project_quota_the_reason_is_told() {
     let refused = driver.create(Chain { id: &id, parents: &[] }, &options);
     assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
     assert!(driver.list().unwrap().is_empty());
-    let text = disk.open(&[("size", "1M")]).unwrap_err().to_string();
-    assert!(text.contains("overlay2.size") && text.contains("'prjquota'"), "{text}");
 }
 
 #[test]
