@@ -10,6 +10,7 @@ mod kinds;
 mod leftovers;
 mod lifecycle;
 mod posix;
+mod random;
 mod recovery;
 mod space;
 mod tree;
@@ -31,6 +32,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         space::CASES,
         concurrency::CASES,
         recovery::CASES,
+        random::CASES,
         leftovers::CASES,
     ];
     themes.into_iter().flatten()

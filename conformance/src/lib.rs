@@ -27,6 +27,7 @@ mod members;
 mod mounted;
 mod outcome;
 mod room;
+mod script;
 mod sys;
 pub mod tree;
 mod twin;

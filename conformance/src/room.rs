@@ -32,7 +32,7 @@ impl Subject<'_> {
 
 /// The directories of one case. Dropping it removes the layers, what is mounted, and the directories.
 #[derive(Debug)]
-pub struct Room<'a> {
+pub(crate) struct Room<'a> {
     subject: Subject<'a>,
     dir: tempfile::TempDir,
 }

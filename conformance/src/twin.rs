@@ -40,11 +40,6 @@ impl<'b, 'r> Twin<'b, 'r> {
         self
     }
 
-    /// The plain directory.
-    pub(crate) fn plain(&self) -> &Path {
-        &self.plain
-    }
-
     /// The layers so far, the first at the bottom.
     pub(crate) fn committed(&self) -> &[Layer<Committed>] {
         &self.committed

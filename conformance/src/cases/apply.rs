@@ -4,6 +4,7 @@ use std::path::Path;
 
 use mica_core::{Access, Chain, LayerOptions, MountOptions, MountRequest, WhiteoutForm};
 
+use super::errors::not_listed;
 use super::list;
 use crate::bench::{Bench, Holds, How, id};
 use crate::files;
@@ -324,6 +325,6 @@ fn detached_is_refused(bench: Bench<'_>) -> Verdict {
     let options = LayerOptions { detached: true, ..LayerOptions::default() };
     let answer = bench.driver().create(Chain { id: &id("layer"), parents: &[] }, &options);
     refused!(answer, Unsupported, "create of a detached layer, which is not claimed,");
-    ensure!(bench.listed()?.is_empty(), "the layer that was refused is listed");
+    not_listed(&bench, "layer")?;
     bench.leftovers()?.expect_none_since(&before)
 }

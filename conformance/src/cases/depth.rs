@@ -4,6 +4,7 @@ use std::path::Path;
 
 use mica_core::{Chain, Committed, Layer, LayerId, LayerOptions};
 
+use super::errors::not_listed;
 use super::list;
 use crate::bench::{Bench, id};
 use crate::files::{mkdir, remove, write};
@@ -85,7 +86,7 @@ fn too_deep(bench: Bench<'_>) -> Verdict {
         "create of layer {} of {limit}",
         limit + 1
     );
-    ensure!(bench.listed()?.len() == limit, "the layer that was refused is listed");
+    not_listed(&bench, "one-more")?;
     bench.leftovers()?.expect_none_since(&before)
 }
 

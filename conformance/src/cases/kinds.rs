@@ -235,7 +235,7 @@ fn file_capabilities(bench: Bench<'_>) -> Verdict {
 }
 
 fn sparse_files(bench: Bench<'_>) -> Verdict {
-    let size = 64 << 20;
+    let size = 16 << 20;
     let check = |tree: &Path| {
         let meta = tree.join("sparse").metadata().doing(|| "stat the sparse file")?;
         ensure!(meta.len() == size, "the file is {} bytes long, expected {size}", meta.len());

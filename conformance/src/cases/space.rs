@@ -7,6 +7,7 @@ use std::path::Path;
 use mica_core::{Chain, Layer, LayerOptions, Quota, Writable};
 use rustix::io::Errno;
 
+use super::errors::not_listed;
 use super::list;
 use crate::actor::under_quota;
 use crate::bench::{Bench, How, id};
@@ -173,7 +174,7 @@ fn refuses(bench: &Bench<'_>, quota: Quota) -> Verdict {
     let options = LayerOptions { quota, ..LayerOptions::default() };
     let answer = bench.driver().create(Chain { id: &id("layer"), parents: &[] }, &options);
     refused!(answer, Unsupported, "create with {quota:?}, which is not claimed,");
-    ensure!(bench.listed()?.is_empty(), "the layer that was refused is listed");
+    not_listed(&bench, "layer")?;
     bench.leftovers()?.expect_none_since(&before)
 }
 

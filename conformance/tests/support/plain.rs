@@ -8,20 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use mica_core::graphdriver::Posix;
 use mica_core::mount::{Bind, MountSpec};
 use mica_core::{
-    Access, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId, LayerOptions,
-    MountRequest, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, options,
+    Access, Capabilities, Chain, Changes, Created, Error, GraphDriver, LayerId, LayerOptions, MountRequest,
+    Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, options,
 };
 
 #[path = "copy.rs"]
 mod copy;
-
-pub(crate) const DRIVER: DriverEntry = DriverEntry {
-    name: "plain",
-    about: "a copy a layer, for the tests of the suite",
-    options: &[],
-    open: |root, given| Ok(Box::new(Plain::open("plain", root, given)?)),
-    helper: None,
-};
 
 mica_core::driver_options! {
     /// None.
@@ -55,6 +47,11 @@ impl Plain {
         self.layer(id).join("tree")
     }
 
+    /// A directory for what is not a layer, or not yet, or no more.
+    pub(crate) fn aside_dir(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
     pub(crate) fn is_committed(&self, id: &LayerId) -> bool {
         self.layer(id).join("committed").exists()
     }
@@ -67,7 +64,7 @@ impl Plain {
     fn aside(&self, id: &LayerId) -> Result<(PathBuf, File)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = self.root.join("aside").join(format!("{}-{number}-{id:.100}", std::process::id()));
+        let dir = self.aside_dir().join(format!("{}-{number}-{id:.100}", std::process::id()));
         let locked = fs::create_dir(&dir).and_then(|()| File::open(&dir)).and_then(|file| {
             file.lock()?;
             Ok(file)
@@ -76,7 +73,7 @@ impl Plain {
     }
 
     fn finish_what_a_crash_left(&self) -> Result<()> {
-        let entries = fs::read_dir(self.root.join("aside")).map_err(Error::io(|| "list what is aside"))?;
+        let entries = fs::read_dir(self.aside_dir()).map_err(Error::io(|| "list what is aside"))?;
         for entry in entries.flatten() {
             let dead = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
             if dead {
