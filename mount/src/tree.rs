@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mica_core::Result;
 use rustix::fs::CWD;
-use rustix::mount::MoveMountFlags;
+use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use crate::error::failed;
 use crate::helper::Server;
@@ -70,7 +70,10 @@ impl Tree {
         };
         // Not moved: the kernel refuses that where the parent of a mount is shared.
         rustix::mount::mount_bind_recursive(place.dir(), at).map_err(|e| failed(doing(), e, ""))?;
-        let attached = Attached::new(at, open_dir(CWD.as_fd(), at)?, server);
+        let root = open_dir(CWD.as_fd(), at).inspect_err(|_| {
+            let _ = rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        })?;
+        let attached = Attached::new(at, root, server);
         make_private(at)?;
         place.close()?;
         Ok(attached)
