@@ -55,7 +55,7 @@ impl Mounter {
     }
 
     fn detached(&self, first: &MountSpec, rest: &[MountSpec]) -> Result<Tree> {
-        let (root, server) = self.one(first)?;
+        let (server, root) = self.one(first)?;
         if rest.is_empty() {
             return Ok(Tree::detached(root, server));
         }
@@ -64,7 +64,7 @@ impl Mounter {
         place.attach(root.as_fd())?;
         for spec in rest {
             let at = below(root.as_fd(), target(spec)?)?;
-            let (mount, _) = self.one(spec)?;
+            let (_, mount) = self.one(spec)?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             rustix::mount::move_mount(mount.as_fd(), "", at.as_fd(), "", flags)
                 .map_err(|e| failed(format!("attach at '{}' of a tree", target_text(spec)), e, ""))?;
@@ -78,22 +78,22 @@ impl Mounter {
         Ok(Tree::detached(whole, server))
     }
 
-    /// One mount, detached, and the process that serves it.
-    fn one(&self, spec: &MountSpec) -> Result<(OwnedFd, Option<Server>)> {
+    /// One mount, detached, and the process that serves it: first, so that it is dropped last.
+    fn one(&self, spec: &MountSpec) -> Result<(Option<Server>, OwnedFd)> {
         match spec {
-            MountSpec::Bind(spec) => Ok((bind::open(spec)?, None)),
-            MountSpec::Overlay(spec) => Ok((overlay::open(spec, self.calls, &self.scratch)?, None)),
-            MountSpec::Fs(spec) => Ok((fs::open(spec)?, None)),
+            MountSpec::Bind(spec) => Ok((None, bind::open(spec)?)),
+            MountSpec::Overlay(spec) => Ok((None, overlay::open(spec, self.calls, &self.scratch)?)),
+            MountSpec::Fs(spec) => Ok((None, fs::open(spec)?)),
             MountSpec::Helper(spec) => {
-                helper::open(spec, &self.helper).map(|(root, server)| (root, Some(server)))
+                helper::open(spec, &self.helper).map(|(root, server)| (Some(server), root))
             }
             other => Err(unknown(other)),
         }
     }
 
     fn attached(&self, first: &MountSpec, rest: &[MountSpec]) -> Result<Tree> {
-        let mut place = Scratch::make(&self.scratch)?;
         let mut server = None;
+        let mut place = Scratch::make(&self.scratch)?;
         place.mounted_by(|at| self.one_at(first, at).map(|started| server = started))?;
         settle(first, place.dir())?;
         let root = place.root()?;

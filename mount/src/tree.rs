@@ -59,7 +59,8 @@ impl Tree {
     /// Gives the tree a name: the existing directory `at`, whose last component is no link. What is mounted below it
     /// later does not spread to other mount namespaces. After an error the tree is gone.
     pub fn attach(self, at: &Path) -> Result<Attached> {
-        let Self { root, place, server, .. } = self;
+        // In an order in which a failure ends the mount before it waits for the server.
+        let Self { server, place, root, .. } = self;
         let doing = || format!("attach a tree at '{}'", at.display());
         let Some(place) = place else {
             rustix::mount::move_mount(&root, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)

@@ -20,9 +20,10 @@ fn main() -> ExitCode {
         return serve();
     }
     let ways = [("detached", Calls::best()), ("classic", Calls::Classic)];
-    let tests: [Test; 5] = [
+    let tests: [Test; 6] = [
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
+        ("a-tree-that-cannot-be-attached-is-served-no-more", ends_when_it_cannot_be_attached),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
         ("a-helper-that-does-not-start-leaves-no-mount", does_not_start),
         ("a-helper-that-fails-is-reported", fails),
@@ -80,6 +81,14 @@ fn is_served_by_its_name(calls: Calls) {
     drop(busy);
     attached.close().unwrap();
     assert!(!is_running(pid) && !at.join("hello").exists());
+}
+
+fn ends_when_it_cannot_be_attached(calls: Calls) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = open(&dir, calls, this_program(), false, "well").unwrap();
+    let pid = tree.helper_pid().unwrap();
+    tree.attach(&dir.path().join("nowhere")).unwrap_err();
+    assert!(!is_running(pid));
 }
 
 fn read_only_refuses_writes(calls: Calls) {
