@@ -14,7 +14,8 @@ use mica_core::graphdriver::Posix;
 use mica_core::mount::Bind;
 use mica_core::{
     Access, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId, LayerOptions,
-    MountRequest, MountSpec, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, options,
+    MountRequest, MountSpec, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, failpoint,
+    options,
 };
 use mica_tree::Shelf;
 
@@ -176,6 +177,7 @@ impl Hello {
         let staged = self.shelf.stage(to.as_str()).map_err(Error::io(doing))?;
         let tree = staged.path().join("tree");
         fill(from, &tree, self.threads).map_err(Error::io(doing))?;
+        failpoint::hit("hello.create.filled").map_err(Error::io(doing))?;
         staged.publish().map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::layer_exists(to),
             _ => Error::io(doing)(error),

@@ -5,10 +5,18 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-/// What the command prints with these arguments and the data root `root`.
-fn hello(root: &Path, arguments: &[&str]) -> String {
+use mica_core::failpoint;
+
+/// The command with this driver and the data root `root`.
+fn command(root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hello"));
-    let output = command.arg("--root").arg(root).args(arguments).output().unwrap();
+    command.arg("--root").arg(root).args(["--storage-driver", "hello"]).args(arguments);
+    command
+}
+
+/// What it prints.
+fn hello(root: &Path, arguments: &[&str]) -> String {
+    let output = command(root, arguments).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?}: {}\n{err}{out}", output.status);
     out.into_owned()
@@ -32,7 +40,7 @@ fn a_container_runs_on_the_added_driver_and_its_changes_are_found() {
     hello(root, &["import", &root_file_system(dir.path()), "busybox"]);
 
     let script = "echo hi > /greeting && cat /greeting";
-    let run = ["--storage-driver", "hello", "run", "--name", "w", "--network", "none", "busybox", "sh", "-c"];
+    let run = ["run", "--name", "w", "--network", "none", "busybox", "sh", "-c"];
     assert_eq!(hello(root, &[&run[..], &[script]].concat()), "hi\n");
     assert_eq!(hello(root, &["diff", "w"]), "A /greeting\n");
     let on_disk = fs::read_dir(root.join("storage/hello/layers")).unwrap();
@@ -41,6 +49,20 @@ fn a_container_runs_on_the_added_driver_and_its_changes_are_found() {
     hello(root, &["rm", "w"]);
     hello(root, &["rmi", "busybox"]);
     assert_eq!(fs::read_dir(root.join("storage/hello/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_crash_left_is_gone_when_the_driver_is_opened_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = &dir.path().join("root");
+    let import = ["import", &root_file_system(dir.path()), "busybox"];
+    let crashed = command(root, &import).env(failpoint::VARIABLE, "hello.create.filled").output().unwrap();
+    assert_eq!(crashed.status.code(), None, "the failpoint aborts the process");
+    let count = |part: &str| fs::read_dir(root.join("storage/hello").join(part)).unwrap().count();
+    assert_eq!((count("staging"), count("layers")), (1, 0));
+
+    hello(root, &import);
+    assert_eq!((count("staging"), count("layers")), (0, 1));
 }
 
 #[test]
