@@ -243,9 +243,10 @@ impl Fault for LeaksMounts {
     }
 
     fn mounts(&self, plain: &Plain, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
+        let mounts = plain.mounts(chain, request)?;
         let leak = plain.aside_dir().with_file_name("leak");
         self.leaked.get_or_init(|| rustix::mount::mount_bind(&leak, &leak).unwrap());
-        plain.mounts(chain, request)
+        Ok(mounts)
     }
 }
 
