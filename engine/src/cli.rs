@@ -77,6 +77,9 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == HELPER_VERB) {
         return serve_mount(&registry, &arguments[2..]);
     }
+    if let Some(status) = container::early(&verb(&arguments)) {
+        return status;
+    }
     let outcome = match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(cli, registry),
         Err(error) => return explain(&error, &arguments),
@@ -88,11 +91,6 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
 }
 
 fn run(cli: Cli, registry: Registry) -> Outcome {
-    if let Command::Container(command) = &cli.command
-        && let Some(status) = container::early(command)
-    {
-        return Ok(status);
-    }
     let root = cli.root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
     let mut config = Config::new(root.unwrap_or_else(|| DEFAULT_ROOT.into()), registry);
     for option in &cli.storage_opts {

@@ -126,18 +126,15 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
     }
 }
 
-/// What must not wait for a data root to be opened: a command that becomes a supervisor executes itself anew from where
-/// no container can overwrite it.
-pub(crate) fn early(command: &ContainerCommand) -> Option<ExitCode> {
-    match command {
-        ContainerCommand::Run(_) | ContainerCommand::Start(_) | ContainerCommand::Restart(_) => {
-            protect::protect().err().map(|error| {
-                print::error(&error);
-                ExitCode::from(125)
-            })
-        }
-        _ => None,
+/// What is done before anything else is looked at: a command that becomes a supervisor executes itself anew from where no
+/// container can overwrite it. Returns a status when that fails.
+pub(crate) fn early(verb: &str) -> Option<ExitCode> {
+    if !matches!(verb, "run" | "start" | "restart") {
+        return None;
     }
+    let error = protect::protect().err()?;
+    print::error(&error);
+    Some(ExitCode::from(125))
 }
 
 /// The exit status when the command line of this verb cannot be understood.

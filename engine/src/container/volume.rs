@@ -39,11 +39,14 @@ pub(crate) fn prepare(root: &Root, name: &str, rootfs: BorrowedFd<'_>, target: &
     if data.exists() {
         return Ok(data);
     }
-    // Not inherited by the container: the lock goes with this function.
     let _lock = root.long_lock(&format!("volume-{name}"))?;
-    if data.exists() {
-        return Ok(data);
+    if !data.exists() {
+        make(root, name, rootfs, target)?;
     }
+    Ok(data)
+}
+
+fn make(root: &Root, name: &str, rootfs: BorrowedFd<'_>, target: &Path) -> Result<()> {
     let directory = directory(root, name);
     let failed = || format!("create volume '{name}'");
     DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(Error::io(failed))?;
@@ -52,8 +55,7 @@ pub(crate) fn prepare(root: &Root, name: &str, rootfs: BorrowedFd<'_>, target: &
     DirBuilder::new().mode(0o755).create(&fresh).map_err(Error::io(failed))?;
     fill(rootfs, target, &fresh).map_err(Error::doing(failed))?;
     mica_core::failpoint::hit("volume.filled").map_err(Error::io(failed))?;
-    fs::rename(&fresh, &data).map_err(Error::io(failed))?;
-    Ok(data)
+    fs::rename(&fresh, data(root, name)).map_err(Error::io(failed))
 }
 
 /// Copies the directory that the image has at `target`, with its own owner and mode.
