@@ -1,12 +1,13 @@
 //! `system df`: what takes how much space, and what of it could be given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::AsFd;
 
 use mica_archive::Digest;
-use mica_core::Layer;
-use mica_core::Writable;
 
-use crate::{Engine, Result, layers, uses};
+use crate::container::Source;
+use crate::{Engine, Error, Result, layers, root};
 
 /// What one kind of thing takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Row {
 impl Engine {
     /// What takes how much space. What images share is counted once.
     pub fn disk_usage(&self) -> Result<Vec<Row>> {
-        Ok(vec![self.images_usage()?, self.containers_usage()?])
+        Ok(vec![self.images_usage()?, self.containers_usage()?, self.volumes_usage()?])
     }
 
     fn images_usage(&self) -> Result<Row> {
@@ -52,12 +53,38 @@ impl Engine {
 
     fn containers_usage(&self) -> Result<Row> {
         let mut row = Row { kind: "Containers", total: 0, active: 0, size: 0, reclaimable: 0 };
-        for found in uses::all(self.root())? {
-            row.total += 1;
-            let layer = Layer::<Writable>::recorded(found.layer, Vec::new());
+        for container in self.containers()? {
+            let is_live = self.state(&container)?.status.is_live();
             // One that was removed meanwhile takes nothing.
-            let size = self.store(Some(&found.driver))?.usage(&layer).map_or(0, |usage| usage.bytes);
+            let size = self.layer_usage(&container).map_or(0, |usage| usage.bytes);
+            row.total += 1;
+            row.active += usize::from(is_live);
             row.size += size;
+            row.reclaimable += if is_live { 0 } else { size };
+        }
+        Ok(row)
+    }
+
+    fn volumes_usage(&self) -> Result<Row> {
+        let mut used = BTreeSet::new();
+        for container in self.containers()? {
+            used.extend(container.record().settings.mounts.iter().filter_map(|mount| match &mount.source {
+                Source::Volume { name, .. } => Some(name.clone()),
+                Source::Bind(_) => None,
+            }));
+        }
+        let mut row = Row { kind: "Local Volumes", total: 0, active: 0, size: 0, reclaimable: 0 };
+        for name in root::names(&self.root().volumes())? {
+            let is_used = used.contains(&name);
+            let path = self.root().volumes().join(&name);
+            let failed = || format!("read volume '{}'", path.display());
+            let dir = File::open(&path).map_err(Error::io(failed))?;
+            let usage = mica_tree::usage(dir.as_fd());
+            let size = usage.map_err(|e| Error::io(failed)(std::io::Error::other(e)))?.bytes;
+            row.total += 1;
+            row.active += usize::from(is_used);
+            row.size += size;
+            row.reclaimable += if is_used { 0 } else { size };
         }
         Ok(row)
     }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod image;
 pub mod images;
 pub mod import;
+pub mod inspect;
 pub mod intent;
 pub mod layers;
 pub mod load;

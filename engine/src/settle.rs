@@ -126,6 +126,9 @@ fn dead_layers(root: &Root, wanted: &BTreeSet<ChainId>, others: &[Line]) -> Resu
     for chain in wanted {
         dead.extend(layers::read(root, chain)?.map(|record| (*chain, record)));
     }
+    if dead.is_empty() {
+        return Ok(Vec::new());
+    }
     let theirs = others.iter().filter_map(chain_of);
     for live in needed_layers(root)?.into_iter().chain(theirs) {
         dead.remove(&live);
@@ -133,14 +136,11 @@ fn dead_layers(root: &Root, wanted: &BTreeSet<ChainId>, others: &[Line]) -> Resu
     if dead.is_empty() {
         return Ok(Vec::new());
     }
-    let parents: Vec<(ChainId, Option<ChainId>)> =
-        layers::all(root)?.into_iter().map(|(chain, record)| (chain, record.parent)).collect();
-    loop {
-        let stays = |chain: &ChainId| {
-            parents.iter().any(|(child, p)| p.as_ref() == Some(chain) && !dead.contains_key(child))
-        };
-        let Some(under) = dead.keys().find(|chain| stays(chain)).copied() else { break };
-        dead.remove(&under);
+    for (chain, record) in layers::all(root)? {
+        let mut below = record.parent.filter(|_| !dead.contains_key(&chain));
+        while let Some(saved) = below.and_then(|id| dead.remove(&id)) {
+            below = saved.parent;
+        }
     }
     let mut ordered: Vec<(ChainId, Record)> = Vec::with_capacity(dead.len());
     while let Some(next) =

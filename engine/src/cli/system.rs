@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::storage::{self, DriversCommand, StorageCommand};
 use super::table::Table;
 use super::{Outcome, human, print};
-use crate::{Engine, Result};
+use crate::{Engine, Error, Result};
 
 /// What can be done with the engine as a whole.
 #[derive(Debug, Subcommand)]
@@ -63,24 +63,31 @@ pub(crate) fn run(engine: &Engine, command: SystemCommand) -> Outcome {
             print::text(&engine.info()?)?;
         }
         SystemCommand::Prune(flags) | SystemCommand::System { command: SystemVerb::Prune(flags) } => {
-            prune(engine, &flags)?;
+            return prune(engine, &flags);
         }
         SystemCommand::System { command: SystemVerb::Df { format } } => usage(engine, format.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn prune(engine: &Engine, flags: &Prune) -> Result<()> {
-    let removed = engine.prune_images(flags.all)?;
+fn prune(engine: &Engine, flags: &Prune) -> Outcome {
+    let containers = engine.prune_containers()?;
+    let images = engine.prune_images(flags.all)?;
     let mut text = String::new();
-    if !removed.deleted.is_empty() {
-        text.push_str("Deleted Images:\n");
-        text.extend(removed.untagged.iter().map(|name| format!("untagged: {name}\n")));
-        text.extend(removed.deleted.iter().map(|id| format!("deleted: {id}\n")));
-        text.push('\n');
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            text.push_str(&format!("Deleted {title}:\n{}\n\n", lines.join("\n")));
+        }
+    };
+    section("Containers", containers.containers);
+    let untagged = images.untagged.iter().map(|name| format!("untagged: {name}"));
+    section("Images", untagged.chain(images.deleted.iter().map(|id| format!("deleted: {id}"))).collect());
+    text.push_str(&format!("Total reclaimed space: {}\n", human::size(containers.bytes + images.reclaimed)));
+    print::text(&text)?;
+    for failure in &containers.failures {
+        print::error(&Error::Invalid(failure.clone()));
     }
-    text.push_str(&format!("Total reclaimed space: {}\n", human::size(removed.reclaimed)));
-    print::text(&text)
+    Ok(if containers.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn usage(engine: &Engine, format: Option<&str>) -> Result<()> {

@@ -157,3 +157,29 @@ fn two_at_once_make_one_layer() {
     assert_eq!(home.names("layers").len(), 4);
     home.assert_consistent();
 }
+
+/// The image is on one driver; a container on the other needs it there.
+#[test]
+fn an_image_that_is_killed_on_its_way_to_another_driver_arrives_next_time() {
+    let points =
+        MAKING.iter().filter(|point| **point != "layer.staged").chain(&["layer.staged", "init.committed"]);
+    for (from, to) in [("overlay2", "vfs"), ("vfs", "overlay2")] {
+        let home = Home::new();
+        let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
+        home.ok(&["--storage-driver", from, "load", "-i", &file]);
+        let create = ["--storage-driver", to, "create", "--name", "c", "a:1", "/b"];
+        for point in points.clone() {
+            assert_eq!(home.with_failpoint(point, &create).status, None, "{point}");
+            home.assert_consistent();
+            home.with_failpoint(&format!("{point}=error"), &create);
+            home.assert_consistent();
+        }
+        home.ok(&create);
+        home.assert_consistent();
+        let text = home.refused(&["rmi", "a:1"]);
+        assert!(text.contains("is used by container c"), "{text}");
+        home.ok(&["rm", "c"]);
+        home.ok(&["rmi", "a:1"]);
+        home.assert_empty();
+    }
+}
