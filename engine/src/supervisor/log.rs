@@ -33,41 +33,49 @@ impl Log {
     /// Keeps what was printed.
     pub(crate) fn write(&mut self, stream: Stream, mut bytes: &[u8]) -> io::Result<()> {
         let mut begun = std::mem::take(&mut self.begun[stream as usize]);
-        let mut entries = Vec::with_capacity(bytes.len() + 128);
+        let mut entries = Entries::default();
         while let Some(end) = cut(begun.len(), bytes) {
             let (line, rest) = bytes.split_at(end);
             begun.extend_from_slice(line);
-            entry(&mut entries, stream, &begun);
+            self.add(&mut entries, stream, &begun)?;
             begun.clear();
             bytes = rest;
         }
         begun.extend_from_slice(bytes);
         self.begun[stream as usize] = begun;
-        self.put(&entries)
+        self.put(&mut entries)
     }
 
     /// Keeps what was printed without a line feed at the end.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        let mut entries = Vec::new();
+        let mut entries = Entries::default();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let begun = std::mem::take(&mut self.begun[stream as usize]);
             if !begun.is_empty() {
-                entry(&mut entries, stream, &begun);
+                self.add(&mut entries, stream, &begun)?;
             }
         }
-        self.put(&entries)
+        self.put(&mut entries)
     }
 
-    fn put(&mut self, entries: &[u8]) -> io::Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let length = entries.len() as u64;
-        if self.size > 0 && self.limits.max_size.is_some_and(|most| self.size + length > most) {
+    /// Gathers an entry; where the file has no room for it those before it are written and another file is begun.
+    fn add(&mut self, entries: &mut Entries, stream: Stream, line: &[u8]) -> io::Result<()> {
+        let before = entries.0.len();
+        entries.push(stream, line);
+        let is_full = |most| self.size + entries.0.len() as u64 > most && self.size + before as u64 > 0;
+        if self.limits.max_size.is_some_and(is_full) {
+            let next = entries.0.split_off(before);
+            self.put(entries)?;
             self.rotate()?;
+            entries.0 = next;
         }
-        self.file.write_all(entries)?;
-        self.size += length;
+        Ok(())
+    }
+
+    fn put(&mut self, entries: &mut Entries) -> io::Result<()> {
+        self.file.write_all(&entries.0)?;
+        self.size += entries.0.len() as u64;
+        entries.0.clear();
         Ok(())
     }
 
@@ -116,12 +124,18 @@ fn is_boundary(bytes: &[u8], at: usize) -> bool {
     at > 0 && bytes.get(at).is_none_or(|byte| byte & 0xc0 != 0x80)
 }
 
-fn entry(out: &mut Vec<u8>, stream: Stream, line: &[u8]) {
-    let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
-    out.extend_from_slice(b"{\"log\":");
-    // Neither a text nor a vector refuses to be written.
-    let _ = serde_json::to_writer(&mut *out, &String::from_utf8_lossy(line));
-    let _ = writeln!(out, ",\"stream\":\"{name}\",\"time\":\"{}\"}}", jiff::Timestamp::now());
+/// Entries on their way to the file, so that many go in one write.
+#[derive(Debug, Default)]
+struct Entries(Vec<u8>);
+
+impl Entries {
+    fn push(&mut self, stream: Stream, line: &[u8]) {
+        let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
+        self.0.extend_from_slice(b"{\"log\":");
+        // Neither a text nor a vector refuses to be written.
+        let _ = serde_json::to_writer(&mut self.0, &String::from_utf8_lossy(line));
+        let _ = writeln!(self.0, ",\"stream\":\"{name}\",\"time\":\"{}\"}}", jiff::Timestamp::now());
+    }
 }
 
 #[cfg(test)]

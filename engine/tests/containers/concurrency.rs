@@ -1,0 +1,71 @@
+//! Several commands at once.
+
+use crate::bed::{each, once};
+
+#[test]
+fn one_of_two_creations_of_one_name_wins() {
+    once(|bed| {
+        let create = || bed.spawn(&mut bed.command(&["create", "--name", "c", "busybox", "true"]));
+        let both = [create(), create()];
+        let answers = both.map(|child| child.wait_with_output().unwrap());
+        let won = answers.iter().filter(|answer| answer.status.success()).count();
+        assert_eq!(won, 1, "{answers:?}");
+        let lost = answers.iter().find(|answer| !answer.status.success()).unwrap();
+        assert!(String::from_utf8_lossy(&lost.stderr).contains("'/c' is already in use"), "{answers:?}");
+        assert_eq!(bed.ok(&["ps", "-aq"]).lines().count(), 1);
+    });
+}
+
+#[test]
+fn a_container_is_started_once_however_many_start_it() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "sleep", "100"]);
+        let starts: Vec<_> = (0..4).map(|_| bed.spawn(&mut bed.command(&["start", "c"]))).collect();
+        for start in starts {
+            let answer = start.wait_with_output().unwrap();
+            assert!(answer.status.success(), "to start what runs is fine: {answer:?}");
+        }
+        assert_eq!(bed.ok(&["top", "c"]).lines().count(), 2);
+    });
+}
+
+#[test]
+fn a_container_is_removed_once_however_many_remove_it() {
+    once(|bed| {
+        bed.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]);
+        let removals: Vec<_> = (0..4).map(|_| bed.spawn(&mut bed.command(&["rm", "-f", "c"]))).collect();
+        let answers: Vec<_> = removals.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+        assert!(answers.iter().any(|answer| answer.status.success()), "{answers:?}");
+        for answer in answers.iter().filter(|answer| !answer.status.success()) {
+            assert!(String::from_utf8_lossy(&answer.stderr).contains("no such container: c"), "{answers:?}");
+        }
+    });
+}
+
+#[test]
+fn many_run_at_once_and_nothing_is_left() {
+    each(|bed| {
+        let run = |number: usize| {
+            bed.spawn(&mut bed.command(&["run", "--rm", "busybox", "echo", &number.to_string()]))
+        };
+        let children: Vec<_> = (0..8).map(run).collect();
+        for (number, child) in children.into_iter().enumerate() {
+            let answer = child.wait_with_output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("{number}\n"), "{answer:?}");
+        }
+        assert_eq!(bed.ok(&["ps", "-aq"]), "");
+    });
+}
+
+#[test]
+fn who_waits_too_long_is_told_for_what() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "true"]);
+        let dir = bed.root().join("containers").join(bed.field("c", "{{.Id}}"));
+        let lock = std::fs::File::create(dir.join("lock")).unwrap();
+        lock.lock().unwrap();
+        std::fs::write(dir.join("lock"), "being started by process 77\n").unwrap();
+        let text = bed.fails(1, &["rm", "c"]);
+        assert!(text.contains("container c is being started by process 77; try again"), "{text}");
+    });
+}

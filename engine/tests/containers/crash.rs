@@ -1,0 +1,164 @@
+//! Whatever is killed, and whenever: the next command finds everything in order.
+
+use crate::bed::{Bed, each, eventually, kill, once};
+
+#[test]
+fn a_creation_that_is_killed_leaves_all_or_nothing() {
+    each(|bed| {
+        for point in
+            ["create.layer", "create.named", "create.placed", "transaction.working", "settle.condemned"]
+        {
+            let arguments = ["create", "--name", "c", "busybox", "true"];
+            assert_eq!(bed.with_failpoint(point, &arguments).status, None, "{point}");
+            bed.clear();
+            bed.assert_consistent();
+            let answer = bed.with_failpoint(&format!("{point}=error"), &arguments);
+            assert_ne!(answer.status, Some(0), "{point}");
+            bed.clear();
+            bed.assert_consistent();
+            // The name is free.
+            bed.ok(&arguments);
+            bed.ok(&["rm", "c"]);
+        }
+    });
+}
+
+#[test]
+fn a_removal_that_is_killed_leaves_all_or_nothing() {
+    each(|bed| {
+        for point in ["remove.announced", "remove.renamed", "settle.condemned", "settle.removed"] {
+            bed.ok(&["create", "--name", "c", "busybox", "true"]);
+            assert_eq!(bed.with_failpoint(point, &["rm", "c"]).status, None, "{point}");
+            bed.clear();
+            bed.assert_consistent();
+            bed.ok(&["create", "--name", "c", "busybox", "true"]);
+            bed.ok(&["rm", "c"]);
+        }
+    });
+}
+
+/// Nothing of the container is left but its record, and it can be started again.
+fn assert_put_right(bed: &Bed, point: &str) {
+    let status = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
+    assert!(status.starts_with("Exited (137)") || status.starts_with("Created"), "{point}: {status}");
+    let id = bed.field("c", "{{.Id}}");
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let group = hierarchy.unwrap().path().join(format!("mica-{id}"));
+        assert!(!group.exists(), "{point}: {}", group.display());
+    }
+    bed.assert_consistent();
+    assert_eq!(bed.ok(&["start", "-a", "c"]), "again\n");
+    bed.ok(&["rm", "c"]);
+}
+
+#[test]
+fn a_supervisor_that_is_killed_on_the_way_up_leaves_a_container_that_can_be_started() {
+    let points =
+        ["supervisor.independent", "stage.announced", "stage.mounted", "stage.created", "stage.running"];
+    each(|bed| {
+        for point in points {
+            bed.ok(&["create", "--name", "c", "busybox", "echo", "again"]);
+            let answer = bed.with_failpoint(point, &["start", "-a", "c"]);
+            assert_eq!(answer.status, Some(1), "{point}: {answer:?}");
+            assert!(answer.err.contains("supervisor"), "{answer:?}");
+            assert_put_right(bed, point);
+        }
+    });
+}
+
+#[test]
+fn a_supervisor_that_fails_on_the_way_up_undoes_what_it_did() {
+    each(|bed| {
+        for point in ["supervisor.independent", "stage.announced", "stage.mounted", "stage.created"] {
+            bed.ok(&["create", "--name", "c", "busybox", "echo", "again"]);
+            let answer = bed.with_failpoint(&format!("{point}=error"), &["start", "-a", "c"]);
+            assert_eq!(answer.status, Some(1), "{point}: {answer:?}");
+            assert!(answer.err.contains(&format!("failpoint {point}")), "{answer:?}");
+            assert_put_right(bed, point);
+        }
+    });
+}
+
+#[test]
+fn a_supervisor_that_is_killed_at_the_end_leaves_a_container_that_can_be_started() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "echo", "again"]);
+        bed.with_failpoint("stage.struck", &["start", "-a", "c"]);
+        let status = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
+        assert!(status.starts_with("Exited (0)"), "{status}");
+        assert_eq!(bed.ok(&["start", "-a", "c"]), "again\n");
+    });
+}
+
+#[test]
+fn a_container_dies_with_its_supervisor_and_the_next_command_says_so() {
+    each(|bed| {
+        bed.ok(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo again; exec sleep 100"]);
+        let pid = bed.field("c", "{{.State.Pid}}");
+        kill(bed.supervisor("c"));
+        eventually("its processes are gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        assert!(bed.ok(&["ps", "-a"]).contains("Exited (137)"));
+        assert_eq!(bed.field("c", "{{.State.Error}}"), "its supervisor was killed");
+        assert_eq!(bed.ok(&["wait", "c"]), "137\n");
+        bed.assert_consistent();
+        bed.ok(&["start", "c"]);
+        kill(bed.supervisor("c"));
+        bed.ok(&["start", "c"]);
+        kill(bed.supervisor("c"));
+        bed.ok(&["rm", "-f", "c"]);
+        bed.assert_consistent();
+    });
+}
+
+#[test]
+fn putting_right_can_be_killed_too() {
+    once(|bed| {
+        for point in ["recover.cleaned", "recover.recorded"] {
+            bed.ok(&["run", "-d", "--rm", "--name", "c", "busybox", "sleep", "100"]);
+            kill(bed.supervisor("c"));
+            assert_eq!(bed.with_failpoint(point, &["ps", "-a"]).status, None, "{point}");
+            bed.ok(&["ps", "-a"]);
+            bed.clear();
+            bed.assert_consistent();
+        }
+    });
+}
+
+#[test]
+fn those_who_wait_hear_of_a_supervisor_that_was_killed() {
+    once(|bed| {
+        bed.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]);
+        let waiting = bed.spawn(&mut bed.command(&["wait", "c"]));
+        let attached = bed.spawn(&mut bed.command(&["attach", "--no-stdin", "c"]));
+        let inside = bed.spawn(&mut bed.command(&["exec", "c", "sleep", "100"]));
+        eventually("the exec runs", || bed.ok(&["top", "c"]).lines().count() == 3);
+        kill(bed.supervisor("c"));
+        assert_eq!(String::from_utf8_lossy(&waiting.wait_with_output().unwrap().stdout), "137\n");
+        assert_eq!(attached.wait_with_output().unwrap().status.code(), Some(137));
+        assert_eq!(inside.wait_with_output().unwrap().status.code(), Some(137));
+    });
+}
+
+#[test]
+fn a_commit_that_is_killed_lets_the_container_go_on() {
+    each(|bed| {
+        bed.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "busybox",
+            "sh",
+            "-c",
+            "while true; do echo tick; sleep 0.01; done",
+        ]);
+        for point in ["commit.copied", "commit.filled"] {
+            assert_eq!(bed.with_failpoint(point, &["commit", "c", "busybox:new"]).status, None, "{point}");
+            let lines = || bed.ok(&["logs", "c"]).lines().count();
+            let before = lines();
+            eventually("it goes on", || lines() > before);
+            bed.assert_consistent();
+            assert!(!bed.ok(&["images"]).contains("new"));
+        }
+    });
+}

@@ -1,0 +1,198 @@
+//! From creation to the end: statuses, signals, streams.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bed::{each, each_runtime, eventually, kill, once};
+
+#[test]
+fn the_exit_status_is_the_containers_own() {
+    each_runtime(|bed| {
+        let status = |script: &str| bed.run(&["run", "--rm", "busybox", "sh", "-c", script]).status;
+        assert_eq!(status("exit 3"), Some(3));
+        assert_eq!(status("sh -c 'kill -9 $$'; exit $?"), Some(137));
+        let text = bed.fails(127, &["run", "--rm", "busybox", "nosuch"]);
+        assert!(text.contains("exec: \"nosuch\": executable file not found in $PATH"), "{text}");
+        bed.fails(126, &["run", "--rm", "busybox", "/etc"]);
+    });
+}
+
+#[test]
+fn what_cannot_be_run_is_status_125_and_leaves_nothing() {
+    once(|bed| {
+        assert!(bed.fails(125, &["run", "nosuch"]).contains("no such image: nosuch"));
+        assert!(bed.fails(125, &["run", "busybox"]).contains("no command"));
+        assert!(bed.fails(125, &["run", "--colour", "busybox"]).contains("'--colour'"));
+        assert!(
+            bed.fails(125, &["run", "--name", "a b", "busybox", "true"]).contains("invalid container name")
+        );
+        assert!(bed.fails(125, &["run", "-u", "nobody", "busybox", "true"]).contains("user nobody"));
+        assert!(bed.fails(125, &["run", "--network", "bridge", "busybox", "true"]).contains("none, host"));
+        assert!(bed.fails(125, &["create", "--cap-add", "X", "busybox", "true"]).contains("capability 'X'"));
+        // What was refused before it was made is not there; what failed to start is, as it was created.
+        let left = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
+        assert!(left.lines().all(|status| status == "Created"), "{left}");
+    });
+}
+
+#[test]
+fn writes_of_the_first_run_are_there_in_the_second() {
+    each(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "sh", "-c", "echo run >> /log; wc -l < /log"]);
+        assert_eq!(bed.ok(&["start", "-a", "c"]).trim(), "1");
+        assert_eq!(bed.ok(&["start", "-a", "c"]).trim(), "2");
+        assert_eq!(bed.ok(&["logs", "c"]).split_whitespace().collect::<Vec<_>>(), ["1", "2"]);
+    });
+}
+
+#[test]
+fn a_container_that_removes_itself_leaves_nothing_however_it_ends() {
+    each_runtime(|bed| {
+        bed.run(&["run", "--rm", "-v", "/anonymous", "busybox", "false"]);
+        bed.run(&["run", "--rm", "busybox", "nosuch"]);
+        bed.ok(&["run", "-d", "--rm", "--name", "k", "busybox", "sleep", "100"]);
+        bed.ok(&["stop", "-t", "0", "k"]);
+        assert_eq!(bed.ok(&["ps", "-aq"]), "");
+        assert_eq!(std::fs::read_dir(bed.root().join("volumes")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_stop_asks_first_with_the_signal_that_was_chosen() {
+    once(|bed| {
+        let script = "trap 'echo asked; exit 5' USR1; echo up; while true; do sleep 0.05; done";
+        bed.ok(&["run", "-d", "--name", "a", "--stop-signal", "USR1", "busybox", "sh", "-c", script]);
+        eventually("the trap is set", || bed.ok(&["logs", "a"]) == "up\n");
+        bed.ok(&["stop", "a"]);
+        assert_eq!(bed.field("a", "{{.State.ExitCode}}"), "5");
+        assert_eq!(bed.ok(&["logs", "a"]), "up\nasked\n");
+        // The first process of a pid namespace ignores signals that it has no handler for.
+        bed.ok(&["run", "-d", "--name", "b", "busybox", "sleep", "100"]);
+        bed.ok(&["stop", "-t", "0", "b"]);
+        assert_eq!(bed.field("b", "{{.State.ExitCode}}"), "137");
+        bed.ok(&["stop", "b"]);
+    });
+}
+
+#[test]
+fn signals_reach_the_container_by_name_number_and_through_the_client() {
+    once(|bed| {
+        let script =
+            "trap 'echo hup' HUP; trap 'echo term; exit 9' TERM; echo up; while true; do sleep 0.05; done";
+        let mut client = bed.spawn(&mut bed.command(&["run", "--name", "t", "busybox", "sh", "-c", script]));
+        let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "up");
+        bed.ok(&["kill", "-s", "HUP", "t"]);
+        assert_eq!(lines.next().unwrap(), "hup");
+        bed.ok(&["kill", "-s", "1", "t"]);
+        assert_eq!(lines.next().unwrap(), "hup");
+        let pid = Pid::from_raw(client.id().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(lines.next().unwrap(), "term");
+        assert_eq!(client.wait().unwrap().code(), Some(9));
+        assert!(bed.fails(1, &["kill", "-s", "NOPE", "t"]).contains("invalid signal: NOPE"));
+    });
+}
+
+#[test]
+fn input_ends_when_the_clients_does_while_output_goes_on() {
+    each_runtime(|bed| {
+        let answer = bed
+            .with_input(&["run", "--rm", "-i", "busybox", "sh", "-c", "wc -c; echo done"], &[b'x'; 200_000]);
+        assert_eq!((answer.status, answer.out.as_str()), (Some(0), "200000\ndone\n"), "{answer:?}");
+        // Without -i there is none.
+        let answer = bed.with_input(&["run", "--rm", "busybox", "wc", "-c"], b"ignored");
+        assert_eq!(answer.out, "0\n", "{answer:?}");
+    });
+}
+
+#[test]
+fn the_two_streams_stay_apart_and_no_byte_is_lost() {
+    once(|bed| {
+        let script = "seq 1 30000; echo oops >&2; exit 4";
+        let answer = bed.run(&["run", "--name", "o", "busybox", "sh", "-c", script]);
+        let expected: String = (1..=30_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(answer.status, Some(4));
+        assert!(answer.out == expected && answer.err == "oops\n", "{} bytes", answer.out.len());
+        let logs = bed.run(&["logs", "o"]);
+        assert!(logs.out == expected && logs.err == "oops\n");
+    });
+}
+
+#[test]
+fn a_container_outlives_its_client() {
+    once(|bed| {
+        let script = "echo one; while ! test -e /go; do sleep 0.02; done; echo two";
+        let mut client = bed.spawn(&mut bed.command(&["run", "--name", "c", "busybox", "sh", "-c", script]));
+        let mut one = [0; 4];
+        client.stdout.as_mut().unwrap().read_exact(&mut one).unwrap();
+        kill(client.id().cast_signed());
+        client.wait().unwrap();
+        bed.ok(&["exec", "c", "touch", "/go"]);
+        assert_eq!(bed.ok(&["wait", "c"]), "0\n");
+        assert_eq!(bed.ok(&["logs", "c"]), "one\ntwo\n");
+    });
+}
+
+#[test]
+fn a_client_whose_reader_is_gone_ends_and_the_container_does_not() {
+    once(|bed| {
+        let script = "while ! test -e /go; do echo line; sleep 0.01; done";
+        let mut client = bed.spawn(&mut bed.command(&["run", "--name", "c", "busybox", "sh", "-c", script]));
+        drop(client.stdout.take());
+        assert_eq!(client.wait().unwrap().code(), Some(0));
+        bed.ok(&["exec", "c", "touch", "/go"]);
+        assert_eq!(bed.ok(&["wait", "c"]), "0\n");
+    });
+}
+
+#[test]
+fn paused_processes_do_not_go_on_until_they_may() {
+    each_runtime(|bed| {
+        let script = "while true; do echo tick; sleep 0.01; done";
+        bed.ok(&["run", "-d", "--name", "p", "busybox", "sh", "-c", script]);
+        bed.ok(&["pause", "p"]);
+        assert!(bed.ok(&["ps"]).contains("(Paused)"));
+        assert!(bed.fails(1, &["pause", "p"]).contains("already paused"));
+        bed.run(&["exec", "p", "true"]).status.filter(|status| *status != 0).unwrap();
+        bed.ok(&["unpause", "p"]);
+        assert!(bed.fails(1, &["unpause", "p"]).contains("not paused"));
+        bed.ok(&["pause", "p"]);
+        bed.ok(&["rm", "-f", "p"]);
+    });
+}
+
+#[test]
+fn a_renamed_container_is_found_by_its_new_name_alone() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "a", "busybox", "true"]);
+        bed.ok(&["create", "--name", "b", "busybox", "true"]);
+        assert!(bed.fails(1, &["rename", "a", "b"]).contains("'/b' is already in use"));
+        bed.ok(&["rename", "a", "c"]);
+        assert!(bed.fails(1, &["start", "a"]).contains("no such container: a"));
+        let id = bed.field("c", "{{.Id}}");
+        assert_eq!(bed.field(&id[..12], "{{.Name}}"), "/c");
+        assert!(bed.fails(125, &["create", "--name", "c", "busybox", "true"]).contains("already in use"));
+    });
+}
+
+#[test]
+fn a_supervisor_keeps_nothing_of_its_client_open() {
+    once(|bed| {
+        // A pipe that the shell has open on descriptor 9 must end with the shell, not with the container.
+        let script = format!(
+            "exec 9>&1; exec {} --root {} run -d --name d busybox sleep 100",
+            crate::bed::MICA,
+            bed.root().display()
+        );
+        let mut shell = std::process::Command::new("sh");
+        let output = shell.args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success());
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", bed.supervisor("d"))).unwrap();
+        let targets: Vec<String> =
+            fds.map(|fd| std::fs::read_link(fd.unwrap().path()).unwrap().display().to_string()).collect();
+        assert!(!targets.iter().any(|target| target.ends_with("9")), "{targets:?}");
+    });
+}

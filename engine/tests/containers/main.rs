@@ -1,0 +1,15 @@
+//! Containers through the real command, on every storage driver of this host: what they promise, and what is left of
+//! them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod bed;
+mod concurrency;
+mod copy;
+mod crash;
+mod exec;
+mod life;
+mod limits;
+mod logs;
+mod terminal;
+mod transcript;
+mod volumes;
