@@ -1,4 +1,6 @@
 //! The list, by theme.
+// A case owns its bench, so that it can end it, as a program ends, and open another.
+#![allow(clippy::needless_pass_by_value)]
 
 mod apply;
 mod changes;

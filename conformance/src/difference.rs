@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use mica_archive::diff::{self, ChangeKind};
 use mica_core::{Changes, Committed, Layer, MountOptions, WhiteoutForm};
-use mica_mount::{Held, LazyTrees, Mounter};
+use mica_mount::{Held, LazyTrees};
 
 use crate::bench::{Bench, Holds};
+use crate::mounted::mounter;
 use crate::outcome::{Doing, Verdict, ensure};
 use crate::tree::{Node, Snapshot, Times, shown};
 
@@ -21,7 +22,7 @@ pub(crate) fn with_changes<T>(
     parent: Option<&Layer<Committed>>,
     work: impl FnOnce(&Changes, &LazyTrees<'_>) -> Verdict<T>,
 ) -> Verdict<T> {
-    let mounter = Mounter::new(bench.room().scratch());
+    let mounter = mounter(&bench.room().scratch());
     let options = MountOptions::default();
     let held = |hold: mica_core::Result<mica_core::Hold>| Held::open(hold?, &mounter);
     let open_layer = || held(layer.hold(bench.store(), crate::bench::How::Read, &options));

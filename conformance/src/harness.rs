@@ -6,6 +6,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use mica_core::{DriverEntry, Error, OptionMap};
 
 use crate::case::Case;
+use crate::mounted::HELPER;
 use crate::outcome::Outcome;
 use crate::room::Subject;
 
@@ -19,6 +20,9 @@ pub fn main(entry: &'static DriverEntry) -> ExitCode {
 /// The same for a driver that has to be right with several sets of options. The name of a set stands before the names
 /// of its cases, as in `LABEL/CASE`.
 pub fn main_each(entry: &'static DriverEntry, sets: &[(&str, &[(&str, &str)])]) -> ExitCode {
+    if let Some(status) = serve(entry) {
+        return status;
+    }
     let mut arguments = Arguments::from_args();
     // One after another: they look at descriptors, mounts and devices of the whole process, and fork.
     arguments.test_threads = Some(1);
@@ -27,6 +31,14 @@ pub fn main_each(entry: &'static DriverEntry, sets: &[(&str, &[(&str, &str)])]) 
         crate::cases().map(move |case| trial(entry, label, options.clone(), case))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Serves a mount, if this process was started for that by [`Mounted`](crate::mounted::Mounted).
+fn serve(entry: &DriverEntry) -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let asked = arguments.next()? == HELPER && arguments.next()? == entry.name;
+    let helper = entry.helper.filter(|_| asked)?;
+    Some(helper(&arguments.collect::<Vec<_>>()))
 }
 
 fn trial(entry: &'static DriverEntry, label: &str, options: OptionMap, case: &'static Case) -> Trial {

@@ -60,6 +60,8 @@ impl Summary {
 
 /// Runs every case, one after another, and reports each as it ends.
 ///
+/// A driver with a FUSE helper has it served by this program: it is started again as `PROGRAM helper DRIVER ARGUMENT…`.
+///
 /// Needs root, and leaves nothing below [`Subject::root`]. Fails before the first case with the error of the driver's
 /// `open`, so with [`Unavailable`](mica_core::Error::Unavailable) where the host lacks what the driver needs.
 pub fn run(subject: Subject<'_>, report: &mut dyn FnMut(&Case, &Outcome)) -> Result<Summary> {

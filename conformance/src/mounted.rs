@@ -9,6 +9,15 @@ use mica_mount::{Attached, Mounter};
 
 use crate::outcome::{Doing, Verdict};
 
+/// The first argument of this program when it is started again to serve a FUSE mount; the driver's name and the
+/// helper's own arguments follow.
+pub(crate) const HELPER: &str = "helper";
+
+/// The performer of mounts.
+pub(crate) fn mounter(scratch: &Path) -> Mounter {
+    Mounter::new(scratch).with_helper(["/proc/self/exe", HELPER])
+}
+
 /// A tree mounted at a directory of its own, as a container's would be, with the hold on its layer. Dropping it
 /// unmounts, removes the directory and releases, and swallows errors.
 #[derive(Debug)]
@@ -34,7 +43,7 @@ impl Mounted {
 
     fn attach(&mut self, scratch: &Path) -> Verdict {
         let Some(hold) = &self.hold else { return Ok(()) };
-        let tree = Mounter::new(scratch).open(hold.mounts()).doing(|| "mount what the driver says")?;
+        let tree = mounter(scratch).open(hold.mounts()).doing(|| "mount what the driver says")?;
         self.attached = Some(tree.attach(&self.point).doing(|| "attach the tree")?);
         Ok(())
     }

@@ -1,10 +1,16 @@
 //! A second process, to crash and to compete with: the one thing that needs `unsafe` here.
 #![allow(unsafe_code)]
 
+mod trace;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+pub(crate) use trace::{Traced, kill_at_step};
 
 /// A child process. Dropping it kills and reaps it.
 #[derive(Debug)]
@@ -18,47 +24,50 @@ pub(crate) struct Child {
 /// that the copy lacks.
 pub(crate) fn fork(work: impl FnOnce() -> u8) -> io::Result<Child> {
     // SAFETY: the C library keeps its own locks usable in the child, and other threads hold none of ours; see above.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => {
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Child { pid: child, reaped: false }),
+        ForkResult::Child => {
             let status = catch_unwind(AssertUnwindSafe(work)).unwrap_or(101);
             // SAFETY: ends the process, and is meant to skip every destructor.
-            unsafe { libc::_exit(status.into()) }
-        }
-        pid => {
-            let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork returned no process"))?;
-            Ok(Child { pid, reaped: false })
+            unsafe { nix::libc::_exit(status.into()) }
         }
     }
 }
 
 impl Child {
     pub(crate) fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.pid.as_raw()
     }
 
     /// Its exit status; `None` when a signal ended it.
     pub(crate) fn wait(mut self) -> io::Result<Option<i32>> {
-        self.reap().map(|status| status.and_then(WaitStatus::exit_status))
+        match self.reap()? {
+            WaitStatus::Exited(_, status) => Ok(Some(status)),
+            _ => Ok(None),
+        }
     }
 
     /// Ends it as a crash would, and returns when it is gone.
     pub(crate) fn kill(mut self) -> io::Result<()> {
-        kill_process(self.pid, Signal::KILL)?;
+        kill(self.pid, Signal::SIGKILL)?;
         self.reap().map(drop)
     }
 
-    fn reap(&mut self) -> io::Result<Option<WaitStatus>> {
-        let status = rustix::io::retry_on_intr(|| waitpid(Some(self.pid), WaitOptions::empty()))?;
+    fn reap(&mut self) -> io::Result<WaitStatus> {
         self.reaped = true;
-        Ok(status.map(|(_, status)| status))
+        loop {
+            match waitpid(self.pid, None) {
+                Err(nix::Error::EINTR) => {}
+                other => return Ok(other?),
+            }
+        }
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.reaped {
-            let _ = kill_process(self.pid, Signal::KILL);
+            let _ = kill(self.pid, Signal::SIGKILL);
             let _ = self.reap();
         }
     }

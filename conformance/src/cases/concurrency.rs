@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::thread::scope;
+use std::thread::{ScopedJoinHandle, scope};
 
 use mica_core::{Error, MountOptions};
 
@@ -32,7 +32,7 @@ fn on_threads(count: usize, work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
     let results: Vec<_> = scope(|scope| {
         let work = &work;
         let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || work(number))).collect();
-        threads.into_iter().map(|thread| thread.join()).collect()
+        threads.into_iter().map(ScopedJoinHandle::join).collect()
     });
     for (number, result) in results.into_iter().enumerate() {
         let Ok(verdict) = result else {

@@ -8,7 +8,7 @@ use super::list;
 use crate::bench::{Bench, How, id};
 use crate::files::{append, mkdir, read, remove, write};
 use crate::outcome::{Doing, Stop, Verdict, ensure};
-use crate::sys::{self, Child};
+use crate::sys::{self, Child, Traced};
 use crate::tree::{Snapshot, Times};
 
 list! {
@@ -22,6 +22,8 @@ list! {
         "after a crash a layer that was committed and synced is whole and committed";
     "crash-among-removals" crash_among_removals =
         "a crash while layers come and go leaves a root that open accepts, and nothing that the next open does not find";
+    "crash-at-any-moment" crash_at_any_moment =
+        "a crash at any moment leaves a root that open accepts; what was committed and synced is whole, the rest is whole, or listed, or gone";
     "open-leaves-the-living-alone" open_leaves_the_living_alone =
         "opening finishes what a crash left, and never anything that another live process is doing";
 }
@@ -108,10 +110,10 @@ fn whole_and_clear(bench: Bench<'_>, whole: &[(&Layer<Committed>, &Snapshot)]) -
     })
 }
 
-fn synced_base(bench: &Bench<'_>) -> Verdict<(Layer<Committed>, Snapshot)> {
+fn synced_base(bench: &Bench<'_>, files: usize) -> Verdict<(Layer<Committed>, Snapshot)> {
     let base = bench.layer("base", None, |tree| {
         mkdir(&tree.join("dir"))?;
-        (0..20).try_for_each(|n| write(&tree.join(format!("dir/{n}")), "base"))
+        (0..files).try_for_each(|n| write(&tree.join(format!("dir/{n}")), "base"))
     })?;
     bench.store().sync([&base])?;
     let shown = bench.snapshot(&base)?;
@@ -119,7 +121,7 @@ fn synced_base(bench: &Bench<'_>) -> Verdict<(Layer<Committed>, Snapshot)> {
 }
 
 fn crash_between_create_and_commit(bench: Bench<'_>) -> Verdict {
-    let (base, shown) = synced_base(&bench)?;
+    let (base, shown) = synced_base(&bench, 20)?;
     crashed(&bench, |own| {
         let layer = own.create("layer", Some(&base))?;
         own.edit(&layer, |tree| write(&tree.join("of the crashed"), "x"))?;
@@ -129,7 +131,7 @@ fn crash_between_create_and_commit(bench: Bench<'_>) -> Verdict {
 }
 
 fn crash_while_filling(bench: Bench<'_>) -> Verdict {
-    let (base, shown) = synced_base(&bench)?;
+    let (base, shown) = synced_base(&bench, 20)?;
     crashed(&bench, |own| {
         let layer = own.create("layer", Some(&base))?;
         let tree = own.mount(&layer, How::Apply)?;
@@ -145,7 +147,7 @@ fn crash_while_filling(bench: Bench<'_>) -> Verdict {
 }
 
 fn crash_after_commit(bench: Bench<'_>) -> Verdict {
-    let (base, shown) = synced_base(&bench)?;
+    let (base, shown) = synced_base(&bench, 20)?;
     let mut synced = None;
     let change = |tree: &std::path::Path| write(&tree.join("dir/0"), "changed");
     crashed(&bench, |own| {
@@ -190,7 +192,7 @@ fn busy(bench: &Bench<'_>, base: &Layer<Committed>) -> Verdict<(Child, std::io::
 }
 
 fn crash_among_removals(bench: Bench<'_>) -> Verdict {
-    let (base, shown) = synced_base(&bench)?;
+    let (base, shown) = synced_base(&bench, 20)?;
     let mut bench = bench;
     for rounds in 3..15 {
         let (child, mut reader) = busy(&bench, &base)?;
@@ -215,8 +217,71 @@ fn crash_among_removals(bench: Bench<'_>) -> Verdict {
     Ok(())
 }
 
+/// What is crashed: each call that changes the root, once.
+fn each_change(own: &Bench<'_>, base: &Layer<Committed>, copied: &Layer<Writable>) -> Verdict {
+    let layer = own.create("layer", Some(base))?;
+    let layer = own.commit(layer)?;
+    own.store().sync([&layer])?;
+    if own.capabilities().duplicate {
+        own.store().duplicate(copied, id("copy"))?;
+    }
+    own.driver().remove(&id("old")).doing(|| "remove 'old'")
+}
+
+/// The most crashes in one case. A driver that makes more steps than that is crashed at every second, third … of them.
+const CRASHES: usize = 100;
+
+fn crash_at_any_moment(bench: Bench<'_>) -> Verdict {
+    let (base, shown) = synced_base(&bench, 3)?;
+    let copied = bench.create("copied", Some(&base))?;
+    bench.edit(&copied, |tree| write(&tree.join("dir/0"), "copied"))?;
+    let copied_shows = bench.snapshot(&copied)?;
+    let old_shows = bench.snapshot(&old(&bench, &base)?)?;
+    let room = bench.room();
+    let work = || u8::from(Bench::open(room).and_then(|own| each_change(&own, &base, &copied)).is_err());
+    let whole = sys::kill_at_step(usize::MAX, work).doing(|| "trace a process")?;
+    let Traced::Ended { status: 0, steps } = whole else {
+        return Err(Stop::failed(format!("a traced process that nobody kills ended with {whole:?}")));
+    };
+    let mut bench = after_crash(bench, &["base", "copied"])?;
+    let before = bench.leftovers()?;
+    for step in (0..steps).step_by(steps.div_ceil(CRASHES).max(1)) {
+        let at = |stop: Stop| stop.within(format!("after a crash before change {step} of {steps}"));
+        old(&bench, &base)?;
+        sys::kill_at_step(step, work).doing(|| "trace a process")?;
+        bench = bench.restart().map_err(at)?;
+        let as_before = |name: &str, layer: &dyn Fn() -> Verdict<Snapshot>, expected: &Snapshot| {
+            let shown = layer().and_then(|shown| shown.expect(expected, Times::OfAll));
+            shown.map_err(|stop| at(stop.within(format!("'{name}'"))))
+        };
+        as_before("base", &|| bench.snapshot(&base), &shown)?;
+        as_before("copied", &|| bench.snapshot(&copied), &copied_shows)?;
+        if bench.listed()?.iter().any(|name| name == "old") {
+            let old = Layer::<Committed>::recorded(id("old"), vec![base.id().clone()]);
+            as_before("old", &|| bench.snapshot(&old), &old_shows)?;
+        }
+        bench = after_crash(bench, &["base", "copied"]).map_err(at)?;
+        bench.leftovers()?.expect_none_since(&before).map_err(at)?;
+    }
+    Ok(())
+}
+
+/// A committed layer that the process is to remove.
+fn old(bench: &Bench<'_>, base: &Layer<Committed>) -> Verdict<Layer<Committed>> {
+    let layer = bench.create("old", Some(base))?;
+    bench.commit(layer)
+}
+
+/// Removes everything but these layers, and starts anew.
+fn after_crash<'r>(bench: Bench<'r>, keep: &[&str]) -> Verdict<Bench<'r>> {
+    for name in bench.listed()?.iter().filter(|name| !keep.contains(&name.as_str())) {
+        bench.store().remove(&id(name)).doing(|| format!("remove '{name}', which the crash left"))?;
+    }
+    bench.restart()
+}
+
 fn open_leaves_the_living_alone(bench: Bench<'_>) -> Verdict {
-    let (base, _) = synced_base(&bench)?;
+    let (base, _) = synced_base(&bench, 20)?;
     let layer = bench.create("layer", Some(&base))?;
     let tree = bench.mount(&layer, How::Write)?;
     write(&tree.path().join("file"), "before")?;

@@ -174,7 +174,7 @@ fn refuses(bench: &Bench<'_>, quota: Quota) -> Verdict {
     let options = LayerOptions { quota, ..LayerOptions::default() };
     let answer = bench.driver().create(Chain { id: &id("layer"), parents: &[] }, &options);
     refused!(answer, Unsupported, "create with {quota:?}, which is not claimed,");
-    not_listed(&bench, "layer")?;
+    not_listed(bench, "layer")?;
     bench.leftovers()?.expect_none_since(&before)
 }
 

@@ -110,8 +110,15 @@ impl<F: Fault> GraphDriver for Broken<F> {
 
 /// Cases that would take most of the time, and are there for faults that none of the drivers here has: they are run where
 /// they are expected to fail. Random edits may meet any fault.
-const SLOW: [&str; 6] =
-    ["chain-of-500", "large-file", "large-directory", "random-edits", "random-changes", "parallel-creates"];
+const SLOW: [&str; 7] = [
+    "chain-of-500",
+    "crash-at-any-moment",
+    "large-file",
+    "large-directory",
+    "random-edits",
+    "random-changes",
+    "parallel-creates",
+];
 
 /// Runs the suite on the driver with this fault, and fails unless exactly these cases do.
 pub(crate) fn is_caught_by<F: Fault>(expected: &[&str]) {
