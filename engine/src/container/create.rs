@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mica_core::{Begun, LayerOptions, Quota, failpoint};
+use mica_core::{Begun, LayerOptions, Quota, Store, Support, failpoint};
 
 use super::record::{Record, Settings};
 use super::{Container, Source, files, init_layer, names, spec, state, volume};
@@ -33,6 +33,7 @@ impl Engine {
         let image = tx.image(&options.image)?;
         let store = self.store(None)?;
         let settings = settle(options.settings.clone(), &image)?;
+        refuse_limits(&settings, &store)?;
         let below = self.init_layer(tx, &image, &store, &init_layer::fill)?;
         let quota = Quota { bytes: settings.size, inodes: settings.inodes };
         let layer_options = LayerOptions { quota, ..LayerOptions::default() };
@@ -85,6 +86,24 @@ impl Engine {
         failpoint::hit("create.placed").map_err(Error::io(place))?;
         Ok(container)
     }
+}
+
+/// Says why a limit cannot be kept, before anything is made.
+fn refuse_limits(settings: &Settings, store: &Store) -> Result<()> {
+    let able = store.driver().capabilities();
+    let wanted = [
+        (settings.size, &able.quota_bytes, "size"),
+        (settings.inodes, &able.quota_inodes, "number of files"),
+    ];
+    for (limit, support, what) in wanted {
+        if let (Some(_), Support::No { reason }) = (limit, support) {
+            let driver = store.driver().name();
+            return Err(Error::Invalid(format!(
+                "storage driver '{driver}' cannot limit the {what} of a container here: {reason}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Completes the settings with what the image says, and refuses what could never run.

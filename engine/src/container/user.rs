@@ -25,10 +25,8 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, wanted: &str) -> Result<User> {
     let groups = read(root, "etc/group")?;
     let user = if user.is_empty() { "0" } else { user };
     let entry = entry(&passwd, user);
-    let uid = match entry.as_ref().and_then(|fields| fields.get(2)?.parse().ok()).or(user.parse().ok()) {
-        Some(uid) => uid,
-        None => return Err(refuse("user", user, "passwd")),
-    };
+    let listed = entry.as_ref().and_then(|fields| fields.get(2)?.parse().ok());
+    let uid = listed.or(user.parse().ok()).ok_or_else(|| refuse("user", user, "passwd"))?;
     let own: Option<u32> = entry.as_ref().and_then(|fields| fields.get(3)?.parse().ok());
     let mut found = User::default();
     found.set_uid(uid);

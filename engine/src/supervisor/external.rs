@@ -161,10 +161,10 @@ impl Tool {
             command.stdin(duplicate(io.stdin).map_err(failed())?);
             command.stdout(duplicate(io.stdout).map_err(failed())?);
             command.stderr(duplicate(io.stderr).map_err(failed())?);
-            let status = command.status().map_err(|e| missing(&self.program, e))?;
+            let status = command.status().map_err(|e| missing(&self.program, &e))?;
             return if status.success() { Ok(String::new()) } else { Err(self.said(&log, &doing())) };
         }
-        let output = command.stdin(Stdio::null()).output().map_err(|e| missing(&self.program, e))?;
+        let output = command.stdin(Stdio::null()).output().map_err(|e| missing(&self.program, &e))?;
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             false => Err(self.said(&log, &doing())),
@@ -187,7 +187,7 @@ impl Tool {
     }
 }
 
-fn missing(program: &str, error: io::Error) -> Error {
+fn missing(program: &str, error: &io::Error) -> Error {
     let text =
         format!("runtime '{program}' cannot be run: {error}; name one with --runtime, or leave that out");
     Error::Runtime { status: 125, text }

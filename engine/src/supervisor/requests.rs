@@ -19,11 +19,11 @@ type Handed = Vec<OwnedFd>;
 
 impl Serve<'_> {
     /// Does what client `index` asks for, and answers.
-    pub(super) fn request(&mut self, index: usize, request: Request, fds: Vec<OwnedFd>) {
+    pub(super) fn request(&mut self, index: usize, request: Request, fds: &[OwnedFd]) {
         let is_attached = matches!(self.clients[index].role, Role::Attached { .. });
         let answer = match request {
             Request::Attach { stdin, output } => self.attach(index, stdin, output),
-            Request::Exec(exec) => self.exec(index, &exec, &fds),
+            Request::Exec(exec) => self.exec(index, &exec, fds),
             Request::Signal { number, all } => self.signal(number, all),
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),

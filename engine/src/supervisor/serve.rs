@@ -213,7 +213,7 @@ impl<'e> Serve<'e> {
             return;
         }
         match self.clients[index].channel.receive() {
-            Ok(Some(Message::Request(request, fds))) => self.request(index, request, fds),
+            Ok(Some(Message::Request(request, fds))) => self.request(index, request, &fds),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => self.clients[index].gone = true,
         }

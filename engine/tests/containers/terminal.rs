@@ -105,16 +105,15 @@ fn an_exec_has_a_terminal_of_its_own() {
 fn a_terminal_that_is_left_is_as_it_was() {
     once(|bed| {
         let mut screen = Screen::open(bed, &["run", "--rm", "-it", "busybox", "sh", "-c", "echo up; read x"]);
-        let before = rustix::termios::tcgetattr(&screen.master).unwrap();
+        let cooked = |screen: &Screen| {
+            let modes = rustix::termios::tcgetattr(&screen.master).unwrap().local_modes;
+            modes.contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
+        };
         screen.until("up");
+        assert!(!cooked(&screen), "each key goes to the container");
         screen.press(b"\n");
-        let after = |screen: &Screen| rustix::termios::tcgetattr(&screen.master).unwrap().local_modes;
         screen.child.wait().unwrap();
-        // What it was before the command made it raw is what every new terminal is.
-        assert!(
-            after(&screen).contains(rustix::termios::LocalModes::ICANON | rustix::termios::LocalModes::ECHO)
-        );
-        drop(before);
+        assert!(cooked(&screen), "the shell gets lines again");
     });
 }
 
