@@ -2,7 +2,7 @@
 //!
 //! A container is a directory `containers/ID`, which appears and vanishes by one rename. `config.json` says what it is,
 //! `state.json` where it is in its life, and whoever holds `lock` may change it. While it runs that is its *supervisor*,
-//! one process of its own (see [`supervisor`](crate::supervisor)), which is reached through a socket in the directory.
+//! one process of its own (see `supervisor`), which is reached through a socket in the directory.
 //! There is no daemon: a supervisor that died left its lock, and the next command that looks puts things right.
 
 mod attach;

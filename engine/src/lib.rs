@@ -1,7 +1,7 @@
 //! The Mica container engine: images, layers and containers under one data root, and the `mica` command.
 //!
 //! An [`Engine`] is a plain value over files; any number of processes use one root at once, with no daemon. What is made is
-//! made in a [`Transaction`](transaction::Transaction), which announces before it begins and records by one rename.
+//! made in a [`Transaction`], which announces before it begins and records by one rename.
 //! Layers belong to storage drivers, which the engine knows by their [`Registry`] alone.
 
 pub mod about;
