@@ -36,7 +36,7 @@ list! {
     "changes-unseen-by-time-and-size" changes_unseen_by_time_and_size =
         "a content of the same length, with the time of modification put back, is a change";
     "changes-of-writable" changes_of_writable =
-        "the layer may be writable, and mounted";
+        "the layer may be writable; the changes are those that it has by then";
     "changes-apply-to-a-sibling" changes_apply_to_a_sibling =
         "the changes as a tarball, applied to another child of the parent, make the same tree";
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mica_core::{Access, Chain};
+use mica_core::{Access, Chain, MountOptions};
 use rustix::io::Errno;
 
 use super::list;
@@ -29,6 +29,10 @@ list! {
         "Read shows the whole tree; every write answers EROFS";
     "read-of-writable" read_of_writable =
         "Read shows the whole tree of a writable layer, too";
+    "umask-does-not-matter" umask_does_not_matter =
+        "modes are those of the contract and of the parent, whatever the umask of the process";
+    "volatile-mounts" volatile_mounts =
+        "a layer that was mounted with permission to sync nothing shows what was written, and can be mounted again";
     "commit-is-idempotent" commit_is_idempotent =
         "commit is idempotent, and what it froze stays as it was";
     "release-is-idempotent" release_is_idempotent =
@@ -196,6 +200,52 @@ fn read_of_writable(bench: Bench<'_>) -> Verdict {
     let text = bench.look(&child, |tree| read(&tree.join("below")))?;
     ensure!(text == "below and on", "what was written after a look shows as '{text}'");
     Ok(())
+}
+
+/// A umask for as long as the value lives.
+struct Umask(rustix::fs::Mode);
+
+impl Umask {
+    fn set(mask: u32) -> Self {
+        Self(rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)))
+    }
+}
+
+impl Drop for Umask {
+    fn drop(&mut self) {
+        rustix::process::umask(self.0);
+    }
+}
+
+fn umask_does_not_matter(bench: Bench<'_>) -> Verdict {
+    let open = |tree: &Path| {
+        write(&tree.join("file"), "x")?;
+        chmod(&tree.join("file"), 0o666)?;
+        mkdir(&tree.join("dir"))?;
+        chmod(&tree.join("dir"), 0o777)
+    };
+    let _umask = Umask::set(0o077);
+    let bench = bench.restart()?;
+    let mut twin = bench.twin("umask")?;
+    twin.layer(open)?;
+    twin.layer(|tree| chmod(tree, 0o777))?;
+    twin.layer(|tree| append(&tree.join("file"), "y"))?;
+    twin.layer(|tree| write(&tree.join("dir/file"), "x")).map(drop)
+}
+
+fn volatile_mounts(bench: Bench<'_>) -> Verdict {
+    let base = bench.layer("base", None, |tree| write(&tree.join("file"), "base"))?;
+    let layer = bench.create("layer", Some(&base))?;
+    let options = MountOptions { volatile: true, ..MountOptions::default() };
+    for round in 1..=3 {
+        let hold =
+            bench.store().write(&layer, &options).doing(|| format!("mount volatile, round {round}"))?;
+        bench.mounted(hold)?.visit(|tree| append(&tree.path().join("file"), &format!(" {round}")))?;
+    }
+    bench.edit(&layer, |tree| append(&tree.join("file"), " and not volatile"))?;
+    let text = bench.look(&layer, |tree| read(&tree.join("file")))?;
+    ensure!(text == "base 1 2 3 and not volatile", "the file holds '{text}'");
+    bench.commit(layer).map(drop)
 }
 
 fn commit_is_idempotent(bench: Bench<'_>) -> Verdict {

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 
-use mica_core::{Committed, Layer, Writable};
+use mica_core::{Committed, Layer, MountOptions, Writable};
 
 use super::list;
 use crate::bench::{Bench, How, id};
 use crate::files::{append, mkdir, read, remove, write};
-use crate::outcome::{Doing, Stop, Verdict, ensure};
+use crate::outcome::{Doing, Stop, Verdict, ensure, refused};
 use crate::sys::{self, Child, Traced};
 use crate::tree::{Snapshot, Times};
 
@@ -148,23 +148,22 @@ fn crash_while_filling(bench: Bench<'_>) -> Verdict {
 
 fn crash_after_commit(bench: Bench<'_>) -> Verdict {
     let (base, shown) = synced_base(&bench, 20)?;
-    let mut synced = None;
-    let change = |tree: &std::path::Path| write(&tree.join("dir/0"), "changed");
     crashed(&bench, |own| {
-        let layer = own.layer("synced", Some(&base), change)?;
+        let layer = own.layer("synced", Some(&base), |tree| write(&tree.join("dir/0"), "changed"))?;
         own.store().sync([&layer])?;
         own.layer("layer", Some(&layer), |tree| write(&tree.join("of the crashed"), "x")).map(drop)
     })?;
-    let layer = Layer::<Committed>::recorded(id("synced"), vec![base.id().clone()]);
     let bench = bench.restart()?;
-    let text = bench.look(&layer, |tree| read(&tree.join("dir/0")))?;
+    let parents = vec![base.id().clone()];
+    let synced = Layer::<Committed>::recorded(id("synced"), parents.clone());
+    let text = bench.look(&synced, |tree| read(&tree.join("dir/0")))?;
     ensure!(text == "changed", "the layer that was synced before the crash shows '{text}'");
-    let committed = synced.insert(bench.snapshot(&layer)?);
-    let recorded = Layer::<Writable>::recorded(id("synced"), vec![base.id().clone()]);
-    let written = bench.store().write(&recorded, &mica_core::MountOptions::default()).map(drop);
-    crate::outcome::refused!(written, State, "Write of the layer that was committed before the crash");
+    let as_writable = Layer::<Writable>::recorded(id("synced"), parents);
+    let written = bench.store().write(&as_writable, &MountOptions::default());
+    refused!(written, State, "Write of the layer that was committed before the crash");
     bench.store().remove(&id("layer")).doing(|| "remove the layer that was not synced")?;
-    whole_and_clear(bench, &[(&base, &shown), (&layer, committed)])
+    let before = bench.snapshot(&synced)?;
+    whole_and_clear(bench, &[(&base, &shown), (&synced, &before)])
 }
 
 /// A process that makes and removes layers until it is killed, a byte for each round.
