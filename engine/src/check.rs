@@ -93,6 +93,7 @@ impl Engine {
         }
         // Before the records: a layer that is made after this is in none of the lists.
         checker.list_drivers()?;
+        checker.check_tags_file();
         checker.check_records()?;
         if depth == Depth::Content {
             checker.check_content()?;

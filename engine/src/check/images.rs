@@ -27,10 +27,28 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// The names can be read. Mended before everything that changes them.
+    pub(super) fn check_tags_file(&mut self) {
+        if let Err(error) = Tags::read(self.engine.root()) {
+            self.found(
+                error.to_string(),
+                "set aside as 'tags.json.damaged', the images are there by their ids",
+                |engine| {
+                    let path = engine.root().tags();
+                    let aside = path.with_extension("json.damaged");
+                    mica_core::durable::rename(&path, &aside)
+                        .map_err(Error::io(|| format!("rename '{}'", path.display())))
+                },
+            );
+        }
+    }
+
     /// Every name means an image that is there.
     pub(super) fn check_tags(&mut self) -> Result<()> {
         let root = self.engine.root();
-        for (name, id) in Tags::read(root)?.iter() {
+        // A file that cannot be read was told already.
+        let Ok(tags) = Tags::read(root) else { return Ok(()) };
+        for (name, id) in tags.iter() {
             if !images::path(root, id).exists() {
                 self.found(
                     format!("the name {name} means image {id}, which is missing"),

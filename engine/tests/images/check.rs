@@ -104,3 +104,13 @@ fn a_layer_that_no_image_needs_is_removed() {
     found_and_mended(&home, &[], "no image needs layer");
     home.assert_empty();
 }
+
+#[test]
+fn names_that_cannot_be_read_are_set_aside() {
+    let home = home();
+    fs::write(home.root().join("tags.json"), "{\"a").unwrap();
+    assert!(home.refused(&["images"]).contains("tags.json' is damaged"));
+    found_and_mended(&home, &[], "tags.json' is damaged");
+    assert!(home.ok(&["images"]).contains("<none>"));
+    assert_eq!(fs::read_to_string(home.root().join("tags.json.damaged")).unwrap(), "{\"a");
+}
