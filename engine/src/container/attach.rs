@@ -1,11 +1,15 @@
 //! Being connected to a container that runs: what it prints, its input, its end.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::state::State;
 use super::{Container, Status};
 use crate::supervisor::wire::{Answer, Channel, Message, Request, Stream};
 use crate::{Engine, Error, Result};
+
+/// How long to wait before one looks again at a container that comes or goes.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection to a container.
 #[derive(Debug)]
@@ -96,34 +100,21 @@ impl Engine {
 
     /// Waits until the container does not run, and returns the status of its last run.
     pub fn wait(&self, container: &Container) -> Result<u8> {
-        let state = self.state(container)?;
-        if !state.status.is_live() {
-            return Ok(state.exit_code);
-        }
-        let attached = match self.attach(container, false, false) {
-            Ok(attached) => attached,
-            // It ended, or has not come to listen yet.
-            Err(Error::Conflict(_)) => return self.wait_for_change(container),
-            Err(error) => return Err(error),
-        };
-        let Event::Exited(code, _) = attached.next()? else { return self.wait(container) };
-        Ok(code)
-    }
-
-    fn wait_for_change(&self, container: &Container) -> Result<u8> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while std::time::Instant::now() < deadline {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        loop {
             let state = self.state(container)?;
             if !state.status.is_live() {
                 return Ok(state.exit_code);
             }
-            if let Ok(attached) = self.attach(container, false, false)
-                && let Event::Exited(code, _) = attached.next()?
-            {
-                return Ok(code);
+            match self.attach(container, false, false) {
+                Ok(attached) => {
+                    if let Event::Exited(code, _) = attached.next()? {
+                        return Ok(code);
+                    }
+                }
+                // Its supervisor does not listen yet, or not any more.
+                Err(Error::Conflict(_)) => std::thread::sleep(PAUSE),
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::Conflict(format!("container {} is neither running nor ended", container.name())))
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::state::{State, Status};
 use crate::{Error, Result};
 
 /// How long a command waits for one that is about to end. Docker's commands wait for each other; more than this is
@@ -22,13 +23,16 @@ pub(crate) struct Busy {
 
 impl Busy {
     /// Takes the container in `dir`, called `name`. `doing` completes "container w is …" for those who come meanwhile.
-    /// Waits a moment for another command to end.
+    /// Waits a moment for another command to end; one that runs is refused at once.
     pub(crate) fn take(dir: &Path, name: &str, doing: &str) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(mut busy) = Self::try_take(dir, name)? {
                 busy.note(doing)?;
                 return Ok(busy);
+            }
+            if matches!(State::read(dir)?.status, Status::Running | Status::Paused) {
+                return Err(Error::Conflict(format!("container {name} is running")));
             }
             if Instant::now() >= deadline {
                 return Err(Error::Conflict(format!("container {name} {}", holder(dir))));

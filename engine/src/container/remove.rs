@@ -4,6 +4,7 @@ use std::fs;
 
 use mica_core::failpoint;
 
+use super::attach::PAUSE;
 use super::state::{State, Status};
 use super::{Busy, Container, names, signal};
 use crate::supervisor::wire::Request;
@@ -98,12 +99,15 @@ impl Engine {
 
     fn kill_and_wait(&self, container: &Container) -> Result<()> {
         let number = signal::require("KILL")?;
-        match container.ask(&Request::Signal { number, all: true }) {
-            // It ends by itself, or has.
-            Err(Error::Conflict(_)) => {}
-            other => drop(other?),
+        while self.state(container)?.status.is_live() {
+            match container.ask(&Request::Signal { number, all: true }) {
+                Ok(_) => return self.wait(container).map(drop),
+                // It is on its way up or down.
+                Err(Error::Conflict(_) | Error::Runtime { .. }) => std::thread::sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
         }
-        self.wait(container).map(drop)
+        Ok(())
     }
 
     /// Where the container is in its life. One whose supervisor died is put right first: what it left is removed, and its

@@ -30,7 +30,8 @@ pub struct Started {
 }
 
 impl Engine {
-    /// Starts a container that does not run. Its supervisor is forked from this process, which has one thread.
+    /// Starts a container that does not run. Its supervisor is forked from this process, which has one thread, and is a
+    /// child of it until it ends.
     pub fn start(&self, container: &Container, options: &StartOptions) -> Result<Started> {
         refuse_threads()?;
         let (ours, theirs) = Channel::pair().map_err(Error::io(|| "start a container"))?;

@@ -130,7 +130,9 @@ impl<'e> Stage<'e> {
     fn mount(&mut self) -> Result<()> {
         let record = self.container.record();
         let store = self.engine.store(Some(&record.driver))?;
-        let hold = self.hold.insert(store.write(&record.layer(), &MountOptions::default())?);
+        // What is removed when it ends need not reach the disk: overlayfs syncs a whole file system at each unmount.
+        let options = MountOptions { volatile: record.settings.auto_remove, ..MountOptions::default() };
+        let hold = self.hold.insert(store.write(&record.layer(), &options)?);
         self.state.graph = hold.mounts().specs.first().map(mount_data).unwrap_or_default();
         let tree = self.engine.mounter().open(hold.mounts())?;
         self.rootfs = Some(tree.attach(&self.container.rootfs())?);

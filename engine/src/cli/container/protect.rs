@@ -17,7 +17,8 @@ pub(super) fn protect() -> Result<()> {
     let program = program.map_err(|e| Error::io(failed)(e.into()))?;
     let mount = fstatvfs(&program).map_err(|e| Error::io(failed)(e.into()))?;
     if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Ok(());
+        // It was executed by a number.
+        return rustix::thread::set_name(c"mica").map_err(|e| Error::io(failed)(e.into()));
     }
     let program = mica_runtime::protected_self()?;
     sys::close_on_exec().map_err(Error::io(failed))?;
