@@ -137,10 +137,10 @@ impl<'e> Serve<'e> {
     }
 
     fn is_drained(&self) -> bool {
-        let is_pending = self.clients.iter().any(|client| client.pending.is_some());
-        self.ours.sources.is_empty() && self.execs.is_empty() && !is_pending
+        self.ours.sources.is_empty() && self.execs.is_empty() && !self.is_blocked()
     }
 
+    /// A client has not taken yet what it was sent.
     fn is_blocked(&self) -> bool {
         self.clients.iter().any(|client| client.pending.is_some())
     }
