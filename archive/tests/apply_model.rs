@@ -9,6 +9,7 @@ mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -255,7 +256,7 @@ fn assert_alike(base: &[Member], layer: &[Member]) {
     // The overlay does not honour an opaque root; it is mounted without its parents.
     let nothing = Sandbox::new();
     let lower = if applied.opaque_root { &nothing } else { &below };
-    adopt(open(&upper.root()), open(&lower.root()), &applied).unwrap();
+    adopt(open(&upper.root()), Some(open(&lower.root()).as_fd()), &applied).unwrap();
     let (overlay, _work) = overlay(&lower.root(), &upper.root());
     assert_eq!(listed(&overlay.root())[1..], listed(&merged.root())[1..]);
     assert_eq!(metadata(&overlay.root()), metadata(&merged.root()));
@@ -317,7 +318,7 @@ fn an_adopted_directory_has_everything_that_the_parent_gave_it() {
     let below = Sandbox::with(&[dir("tmp").mode(0o1777).owner(1, 2).mtime(3, 4).xattr("user.x", b"1")]);
     let upper = Sandbox::new();
     let applied = upper.apply(OVERLAY, &[file("tmp/x", ""), file("only/here/y", "")]).unwrap();
-    adopt(open(&upper.root()), open(&below.root()), &applied).unwrap();
+    adopt(open(&upper.root()), Some(open(&below.root()).as_fd()), &applied).unwrap();
     let meta = fs::metadata(upper.path("tmp")).unwrap();
     assert_eq!(
         (meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec()),

@@ -9,8 +9,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use mica_archive::apply::WhiteoutForm::{self, Aufs, Merged};
-use mica_archive::apply::{ApplyOptions, Extractor};
-use sandbox::{FORMS, Member, OVERLAY, Sandbox, dir, file, hardlink, symlink};
+use mica_archive::apply::{ApplyOptions, Extractor, adopt};
+use sandbox::{FORMS, Member, OVERLAY, Sandbox, dir, file, hardlink, open, symlink};
 
 /// The tree as names: a whiteout device with `!`, an opaque directory with `*`.
 fn tree(sandbox: &Sandbox) -> Vec<String> {
@@ -199,7 +199,7 @@ fn an_opaque_marker_is_obeyed_once_however_often_it_comes() {
     // CVE-2026-95838: a walk for each of many markers. Something put there behind the extractor's back shows
     // whether it looks again.
     let sandbox = Sandbox::with(&base());
-    let mut extractor = Extractor::new(sandbox::open(&sandbox.root()), ApplyOptions::new(Merged)).unwrap();
+    let mut extractor = Extractor::new(open(&sandbox.root()), ApplyOptions::new(Merged)).unwrap();
     let mut apply = |member: Member| extractor.entry(&member.entry, &mut &member.content[..]).unwrap();
     for member in [file("a/new", ""), file("a/sub/new", ""), file("a/.wh..wh..opq", "")] {
         apply(member);
@@ -266,4 +266,14 @@ fn layer_upon_layer_leaves_what_moby_expects() {
         sandbox.apply(Merged, &layer(names)).unwrap();
         assert_eq!(sandbox.names(), left);
     }
+}
+
+#[test]
+fn a_layer_that_stands_on_nothing_keeps_no_whiteout() {
+    let sandbox = Sandbox::new();
+    let members =
+        [file(".wh.root", ""), dir("a"), file("a/.wh.x", ""), file("a/kept", "1"), file("b/.wh.y", "")];
+    let applied = sandbox.apply(OVERLAY, &members).unwrap();
+    adopt(open(&sandbox.root()), None, &applied).unwrap();
+    assert_eq!(tree(&sandbox), ["a/", "a/kept", "b/"]);
 }

@@ -97,7 +97,7 @@ fn import_layer(
     hit("layer.committed")?;
     store.sync([&layer])?;
     hit("layers.synced")?;
-    let (diff_id, warnings) = (filled.diff_id, std::mem::take(&mut filled.warnings));
+    let (diff_id, warnings) = (filled.diff_id, std::mem::take(&mut filled.applied.warnings));
     transaction.record_layer(None, store, &filled.committed(layer))?;
     Ok((diff_id, warnings))
 }

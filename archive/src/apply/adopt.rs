@@ -19,23 +19,26 @@ use crate::Result;
 /// [Implied](Applied::implied) directories get the metadata that the tree below has for them: `tmp/x` alone
 /// must not take away the sticky bit of `/tmp`. Whiteouts go where there is [nothing to hide](Applied::hiding).
 ///
-/// `layer` is the tree that was extracted, `below` is the merged tree of its parents. Directories behind a link
-/// stay as they are.
-pub fn adopt(layer: impl AsFd, below: impl AsFd, applied: &Applied) -> Result<()> {
-    let (layer, below) = (layer.as_fd(), below.as_fd());
+/// `layer` is the tree that was extracted, `below` is the merged tree of its parents, or `None` where it is mounted
+/// without any. Directories behind a link stay as they are.
+pub fn adopt(layer: impl AsFd, below: Option<BorrowedFd<'_>>, applied: &Applied) -> Result<()> {
+    let layer = layer.as_fd();
     for path in &applied.hiding {
         unhide(layer, below, path).map_err(|fault| fault.of(path))?;
     }
-    for path in &applied.implied {
-        inherit(layer, below, path).map_err(|fault| fault.of(path))?;
+    if let Some(below) = below {
+        for path in &applied.implied {
+            inherit(layer, below, path).map_err(|fault| fault.of(path))?;
+        }
     }
     Ok(())
 }
 
 /// Removes the whiteouts from a directory that is not there below.
-fn unhide(layer: BorrowedFd<'_>, below: BorrowedFd<'_>, path: &[u8]) -> Attempt {
+fn unhide(layer: BorrowedFd<'_>, below: Option<BorrowedFd<'_>>, path: &[u8]) -> Attempt {
     let Some(dir) = find(layer, path)? else { return Ok(()) };
-    if find(below, path)?.is_none() {
+    let hides = below.map_or(Ok(None), |below| find(below, path))?.is_some();
+    if !hides {
         let before = Metadata::read(dir.as_fd())?;
         opaque::remove_whiteouts(dir.as_fd())?;
         before.mtime.map_or(Ok(()), |mtime| Target::Open(dir.as_fd()).set_mtime(mtime))?;
@@ -53,14 +56,15 @@ fn inherit(layer: BorrowedFd<'_>, below: BorrowedFd<'_>, path: &[u8]) -> Attempt
 
 /// Opens a directory by a path without links.
 fn find(root: BorrowedFd<'_>, path: &[u8]) -> Attempt<Option<OwnedFd>> {
-    let mut at: Option<OwnedFd> = None;
+    let open = |dir: BorrowedFd<'_>, name: &[u8]| rustix::fs::openat(dir, name, DIRECTORY, Mode::empty());
+    let opening = "opening a directory that was implied by";
+    let mut at = open(root, b".").map_err(failed(opening))?;
     for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
-        let dir = at.as_ref().map_or(root, AsFd::as_fd);
-        match rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()) {
-            Ok(fd) => at = Some(fd),
+        match open(at.as_fd(), name) {
+            Ok(fd) => at = fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            Err(errno) => return Err(failed("opening a directory that was implied by")(errno)),
+            Err(errno) => return Err(failed(opening)(errno)),
         }
     }
-    Ok(at)
+    Ok(Some(at))
 }

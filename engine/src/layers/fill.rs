@@ -1,11 +1,10 @@
 //! Filling one layer of a driver from a tarball.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::path::PathBuf;
 
-use mica_archive::apply::{ApplyOptions, UnsupportedXattrs};
+use mica_archive::apply::{Applied, ApplyOptions, UnsupportedXattrs};
 use mica_archive::ingest::Expected;
 use mica_archive::{Digest, layer};
 use mica_core::{Committed, Hold, Layer};
@@ -18,20 +17,17 @@ use crate::{Engine, Error, Result};
 #[derive(Debug)]
 pub(crate) struct Filled {
     pub(crate) diff_id: Digest,
-    size: u64,
     tar_size: u64,
     split: PathBuf,
-    pub(crate) opaque: bool,
     lenient: bool,
-    /// Directories that were made because something lies in them, and not because the tarball has them.
-    pub(crate) implied: BTreeSet<Vec<u8>>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) applied: Applied,
 }
 
 impl Filled {
     /// To be recorded, now that the layer is committed and synced.
     pub(crate) fn committed(self, layer: Layer<Committed>) -> NewLayer {
-        let Self { diff_id, size, tar_size, split, opaque, lenient, .. } = self;
+        let Self { diff_id, tar_size, split, lenient, applied } = self;
+        let (size, opaque) = (applied.bytes, applied.opaque_root);
         NewLayer { layer, diff_id, size, tar_size, split, opaque, lenient }
     }
 }
@@ -53,7 +49,7 @@ impl Engine {
         let held = Held::open(hold, &self.mounter())?;
         let root = held.tree().root().try_clone_to_owned();
         let root = root.map_err(Error::io(|| "open the tree of a new layer".to_owned()))?;
-        let (ingested, applied, _) = layer::apply_and_record(
+        let (ingested, mut applied, _) = layer::apply_and_record(
             source,
             root,
             options,
@@ -61,19 +57,15 @@ impl Engine {
             BufWriter::with_capacity(64 << 10, file),
         )?;
         held.close()?;
-        let mut warnings = applied.warnings;
         if applied.more_warnings > 0 {
-            warnings.push(format!("and {} more of this kind", applied.more_warnings));
+            applied.warnings.push(format!("and {} more of this kind", applied.more_warnings));
         }
         Ok(Filled {
             diff_id: ingested.diff_id,
-            size: applied.bytes,
             tar_size: ingested.size,
             split,
-            opaque: applied.opaque_root,
             lenient: xattrs == UnsupportedXattrs::Warn,
-            implied: applied.implied,
-            warnings,
+            applied,
         })
     }
 }

@@ -128,8 +128,10 @@ impl Job<'_> {
         let mut made = Vec::new();
         let mut below = self.base()?;
         for (layer, filled) in filled {
-            self.engine.inherit(self.store, &layer, below.as_ref(), &filled)?;
-            let layer = self.store.commit_onto(layer, below.as_ref().filter(|_| !filled.opaque))?;
+            // What hides all that is below stands on nothing.
+            let onto = below.as_ref().filter(|_| !filled.applied.opaque_root);
+            self.engine.fit(self.store, &layer, onto, &filled)?;
+            let layer = self.store.commit_onto(layer, onto)?;
             hit("layer.committed")?;
             below = Some(layer.clone());
             made.push((layer, filled));
@@ -191,7 +193,7 @@ impl Job<'_> {
         let mut warnings = Vec::new();
         let mut parent = self.first.checked_sub(1).map(|index| self.chain[index]);
         for (layer, mut filled) in made {
-            warnings.append(&mut filled.warnings);
+            warnings.append(&mut filled.applied.warnings);
             let recorded =
                 self.transaction.record_layer(parent.as_ref(), self.store, &filled.committed(layer))?;
             parent = Some(recorded);

@@ -1,6 +1,7 @@
 //! Loading archives of others, and refusing hostile ones.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 
 use mica_archive::{Digest, Kind};
 use serde_json::json;
@@ -40,6 +41,28 @@ fn what_docker_saves_keeps_its_id_and_its_layers() {
     home.assert_consistent();
     home.ok(&["rmi", "app:1"]);
     home.assert_empty();
+}
+
+/// Overlayfs shows a whiteout as a file where the directory below does not exist, and always in a single layer.
+#[test]
+fn whiteouts_that_hide_nothing_are_not_in_any_tree() {
+    let home = Home::new();
+    let base = tar(&[(".wh.nothing", b""), ("etc/", b""), ("etc/.wh.gone", b""), ("etc/a", b"1")]);
+    let next = tar(&[("new/", b""), ("new/.wh.gone", b""), ("new/b", b"2"), ("etc/.wh.a", b"")]);
+    loaded(&home, &DockerArchive::new("app:1", &[base, next]).bytes());
+    let mut found = Vec::new();
+    let mut dirs = vec![home.root().join("storage")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            } else if entry.file_type().unwrap().is_char_device() {
+                found.push(entry.file_name().into_string().unwrap());
+            }
+        }
+    }
+    assert_eq!(found, ["a"]);
+    home.assert_consistent();
 }
 
 #[test]
