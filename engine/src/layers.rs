@@ -4,7 +4,7 @@
 //! `layer.json` and the *split*: what it takes to give the layer's tarball back byte for byte.
 
 mod fill;
-mod inherit;
+mod fit;
 mod init;
 mod provide;
 mod reproduce;
