@@ -8,6 +8,7 @@ use mica_archive::ingest::Expected;
 use mica_core::{Begun, LayerOptions, MountOptions, Store, failpoint};
 use oci_spec::image::{Arch, Config, History, ImageConfiguration, Os, RootFs};
 
+use crate::chain::ChainId;
 use crate::transaction::NewLayer;
 use crate::{Barrier, Engine, Error, Image, Reference, Result, Transaction, change};
 
@@ -107,7 +108,9 @@ impl Transaction<'_> {
     pub fn commit_image(&self, new: NewImage<'_>) -> Result<Image> {
         let mut diff_ids = new.parent.diff_ids().to_vec();
         if let Some(layer) = &new.layer {
-            self.need(new.parent.chain())?;
+            let mut chain = new.parent.chain().to_vec();
+            chain.push(ChainId::new(new.parent.top(), &layer.diff_id));
+            self.need(&chain)?;
             self.record_layer(new.parent.top(), new.store, layer)?;
             diff_ids.push(layer.diff_id);
         }

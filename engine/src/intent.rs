@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// Whether an intent is on disk before what it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barrier {
-    /// Synced line by line: survives a power cut.
+    /// Synced before what it announces: survives a power cut.
     Disk,
     /// Survives the end of the process, not a power cut, after which `mica storage check` finds what was left.
     None,
@@ -49,6 +49,16 @@ pub enum Line {
     Image(Digest),
     /// All is recorded: what remains is to tidy up.
     Done,
+}
+
+impl Line {
+    /// Whether it must be on disk before what it announces; the others bind live processes only.
+    fn is_for_a_crash(&self) -> bool {
+        match self {
+            Self::Layer { .. } | Self::Chain(_) | Self::Image(_) | Self::Done => true,
+            Self::Doing(_) | Self::Pin(_) => false,
+        }
+    }
 }
 
 /// An intent of this process.
@@ -101,15 +111,24 @@ impl Intent {
 
     /// Announces something. When this returns it may be begun.
     pub fn add(&self, line: Line) -> Result<()> {
+        self.add_all([line])
+    }
+
+    /// Announces several things at the cost of one. What was announced already is not again.
+    pub fn add_all(&self, lines: impl IntoIterator<Item = Line>) -> Result<()> {
         let failed = || format!("write intent '{}'", self.path.display());
-        let mut text = serde_json::to_string(&line).map_err(|e| Error::io(failed)(e.into()))?;
-        text.push('\n');
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.file.write_all(text.as_bytes()).map_err(Error::io(failed))?;
-        if self.barrier == Barrier::Disk {
+        let lines: Vec<Line> = lines.into_iter().filter(|line| !open.lines.contains(line)).collect();
+        let mut text = Vec::new();
+        for line in &lines {
+            serde_json::to_writer(&mut text, line).map_err(|e| Error::io(failed)(e.into()))?;
+            text.push(b'\n');
+        }
+        open.file.write_all(&text).map_err(Error::io(failed))?;
+        if self.barrier == Barrier::Disk && lines.iter().any(Line::is_for_a_crash) {
             open.file.sync_data().map_err(Error::io(failed))?;
         }
-        open.lines.push(line);
+        open.lines.extend(lines);
         Ok(())
     }
 
@@ -223,5 +242,17 @@ mod tests {
         drop(intent);
         let lines = dead(&root).unwrap()[0].lines();
         assert_eq!(lines, [Line::Doing("a test".to_owned())]);
+    }
+
+    #[test]
+    fn what_was_announced_is_not_announced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let intent = Intent::begin(&root, "a test", Barrier::Disk).unwrap();
+        let pins = [b"x", b"y"].map(|content| Line::Pin(Digest::of(content)));
+        intent.add_all(pins.clone()).unwrap();
+        intent.add(pins[1].clone()).unwrap();
+        assert_eq!(intent.lines()[1..], pins);
+        assert_eq!(std::fs::read_to_string(&intent.path).unwrap().lines().count(), 3);
     }
 }

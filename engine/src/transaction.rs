@@ -98,7 +98,7 @@ impl Transaction<'_> {
     /// Keeps these layers, recorded or not yet, until the transaction ended. Those that no image needs then are removed.
     pub fn need(&self, chain: &[ChainId]) -> Result<()> {
         let _lock = self.engine.root().lock()?;
-        chain.iter().try_for_each(|id| self.intent.add(Line::Chain(*id)))
+        self.intent.add_all(chain.iter().map(|id| Line::Chain(*id)))
     }
 
     /// A name for a new layer of this store, announced: the layer is removed in the end unless it is recorded.
