@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::process::Command;
 
 use mica_archive::digest::Hasher;
 use mica_archive::writer::Writer;
@@ -18,8 +19,19 @@ pub(crate) struct Shape {
     pub(crate) files: usize,
 }
 
+impl Shape {
+    /// Has another process of this program write an image archive.
+    pub(crate) fn make(self, path: &Path) -> Result<()> {
+        let mut make = Command::new("/proc/self/exe");
+        make.arg("image").arg(path).args([self.layers, self.files].map(|number| number.to_string()));
+        crate::measure::run(&mut make).map(drop)
+    }
+}
+
 /// Writes an image archive as `docker save` makes it. The first layer has a static busybox as `/bin/sh`.
-pub(crate) fn write(path: &Path, shape: Shape) -> Result<()> {
+pub(crate) fn write(path: &Path, layers: &str, files: &str) -> Result<()> {
+    let number = |text: &str| text.parse().map_err(|_| format!("'{text}' is no number"));
+    let shape = Shape { layers: number(layers)?, files: number(files)? };
     let failed = |e: &dyn std::fmt::Display| format!("make '{}': {e}", path.display());
     let mut archive = Writer::new(BufWriter::new(File::create(path).map_err(|e| failed(&e))?));
     let mut names = Vec::new();

@@ -50,11 +50,13 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    // The floor of hashing is this program too, so that it hashes with the same code.
-    if let [_, verb, file] = std::env::args().collect::<Vec<_>>().as_slice()
-        && verb == "hash"
-    {
-        return done(images::hash(file.as_ref()));
+    // What takes memory is done by a process of its own: the largest resident set of a child begins with that of the
+    // process that it was forked from (getrusage(2)).
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "hash", file] => return done(images::hash(file.as_ref())),
+        [_, "image", file, layers, files] => return done(images::write(file.as_ref(), layers, files)),
+        _ => {}
     }
     done(run(&Options::parse()))
 }

@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::Result;
-use crate::images::{self, Shape};
+use crate::images::Shape;
 
 /// A directory to work in, and what is worked with. What it made is gone when it is dropped.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Stage {
     /// A data root of this name with an image of this shape, called `bench`.
     pub(crate) fn image(&self, root: &str, shape: Shape) -> Result<()> {
         let archive = self.path(&format!("{root}.tar"));
-        images::write(&archive, shape)?;
+        shape.make(&archive)?;
         crate::measure::run(self.mica(root).args(["load", "--input"]).arg(&archive)).map(drop)
     }
 }

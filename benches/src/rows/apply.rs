@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{Bound, Contender, Row, What, clear, make, shell};
-use crate::images::{self, Shape};
+use crate::images::Shape;
 use crate::stage::Stage;
 use crate::{Result, measure};
 
@@ -56,7 +56,7 @@ pub(super) fn debian(stage: &Stage) -> Result<Vec<Row<'_>>> {
 /// An image of ten layers and 57,000 files, on one processor and on two.
 pub(super) fn ten_layers(stage: &Stage) -> Result<Vec<Row<'_>>> {
     let archive = stage.path("ten.tar");
-    images::write(&archive, Shape { layers: 10, files: 5700 })?;
+    Shape { layers: 10, files: 5700 }.make(&archive)?;
     let load = |name, processors: &'static str| {
         let archive = archive.clone();
         Contender::new(name, move || {
