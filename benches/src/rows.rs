@@ -94,7 +94,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: &["apply.ten-layers"], prepare: apply::ten_layers },
     Group { rows: &["save.debian"], prepare: apply::save },
     Group { rows: &["run.none"], prepare: run::none },
-    Group { rows: &["diff.one-file", "commit.one-file"], prepare: change::one_file },
+    Group { rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"], prepare: change::one_file },
 ];
 
 fn make(path: &std::path::Path) -> Result<()> {

@@ -56,7 +56,7 @@ impl Stage {
 
     /// A data root of this name with an image of this shape, called `bench`.
     pub(crate) fn image(&self, root: &str, shape: Shape) -> Result<()> {
-        let archive = self.path(&format!("{root}.tar"));
+        let archive = self.path("image.tar");
         shape.make(&archive)?;
         crate::measure::run(self.mica(root).args(["load", "--input"]).arg(&archive)).map(drop)
     }
