@@ -37,6 +37,7 @@
 //! | mounting, unmounting | never, but for probing inside its own root | always, and before every `release`, `commit`, `remove` |
 //! | deleting content | `remove`, and `open` for what a crash left | never inside the driver's root |
 //! | the graph of parents | never; it may check that the nearest parent is there and committed | always; no layer with children is removed |
+//! | the mark of a commit | the driver, on disk, so that it refuses to write what is frozen | the record of the layer, after `sync` |
 //! | locks | one driver root may be open in many processes at once; a driver guards its own records | one `Write` or `Apply` mount at a time, none while it commits or removes |
 //! | durability | nothing is promised before `sync` returns, everything after | calls `sync` before it records a layer |
 //!
@@ -52,7 +53,7 @@
 //! by the next `open`. A crash (`kill -9`, power cut) at any moment leaves a root that `open` accepts, and in which
 //! every layer that was committed and synced is whole, every other one is whole or listed by `list` or gone. `remove`
 //! clears whatever `list` names. Any call may return [`Error::Driver`], [`Error::NoSpace`] or [`Error::Corrupt`]; each
-//! method names what else it returns.
+//! method names what else it returns; where two of these apply, either is right.
 //!
 //! # Units
 //!
@@ -106,8 +107,8 @@ pub trait GraphDriver: Debug + Send + Sync {
     /// [`Mounts::whiteouts`] says what kind of tree that is. Every successful call is paired with a
     /// [`release`](Self::release) by the caller, after the mounts are gone.
     ///
-    /// Fails with `NotFound`, `State` for `Write` or `Apply` on a committed layer, `Unsupported` for an id map that
-    /// is not claimed. Nothing stays active then.
+    /// Fails with `NotFound`, `State` for `Write` or `Apply` on a committed layer and for `Read` or `Write` on a detached one,
+    /// `Unsupported` for an id map that is not claimed. Nothing stays active then.
     fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts>;
 
     /// Undoes what `mounts` made ready. The caller has unmounted everything, and is the last user of this layer with
@@ -118,7 +119,8 @@ pub trait GraphDriver: Debug + Send + Sync {
     /// is on disk for good only after [`sync`](Self::sync). For a detached layer `chain` names the parents that it
     /// stands on from now on. Idempotent.
     ///
-    /// Fails with `NotFound`; the layer stays writable after an error.
+    /// Fails with `NotFound`, for a detached layer as `create` does about its nearest parent; the layer stays as it was
+    /// after an error.
     fn commit(&self, chain: Chain<'_>) -> Result<()>;
 
     /// Returns when these layers, their content and the fact that they are committed, survive a power cut. One barrier
@@ -276,7 +278,7 @@ pub enum Changes {
 /// What a layer takes on disk, without its parents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes allocated.
+    /// Bytes allocated, which holes are not. A file with several names in the layer counts once.
     pub bytes: u64,
     /// Inodes, where the driver knows.
     pub inodes: Option<u64>,

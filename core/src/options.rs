@@ -31,6 +31,30 @@ pub struct OptionDoc {
     pub help: &'static str,
 }
 
+impl OptionDoc {
+    /// What its value looks like, in words.
+    pub fn value(&self) -> &'static str {
+        let inner =
+            self.kind.strip_prefix("Option<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(self.kind);
+        match inner.rsplit("::").next().unwrap_or(inner) {
+            "bool" => "true or false",
+            "u8" | "u16" | "u32" | "u64" => "a whole number",
+            "ByteSize" => "a size such as 512M",
+            _ => "a word",
+        }
+    }
+
+    /// Its default as it would be given; `none` where there is no value.
+    pub fn default_value(&self) -> &'static str {
+        let text = self.default.split(['.', '(']).next().unwrap_or(self.default);
+        match text.trim_matches('"') {
+            "None" => "none",
+            "" => "empty",
+            text => text,
+        }
+    }
+}
+
 /// Declares the options of a driver: a struct with `Default` and `Deserialize`, and `DOCS`.
 ///
 /// ```
@@ -358,5 +382,13 @@ mod tests {
     fn docs_hold_every_line() {
         assert_eq!(Options::DOCS[1].help, " How much,\n at the most.\n");
         assert_eq!(Options::DOCS[2].default, "3");
+        let words: Vec<_> = Options::DOCS.iter().map(|doc| (doc.value(), doc.default_value())).collect();
+        let expected = [
+            ("true or false", "true"),
+            ("a size such as 512M", "none"),
+            ("a whole number", "3"),
+            ("a word", "x"),
+        ];
+        assert_eq!(words, expected);
     }
 }

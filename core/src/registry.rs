@@ -21,7 +21,7 @@ pub struct DriverEntry {
     pub options: &'static [OptionDoc],
     /// Opens it.
     ///
-    /// The directory exists, belongs to this driver alone, and may be in use by another process with the same driver.
+    /// The directory exists with mode 0700, belongs to this driver alone, and may be in use by another process with the same driver.
     /// Opening finishes what a crash left (never anything that another live process is doing), and fails with
     /// [`Error::Unavailable`] where the host lacks what the driver needs, with [`Error::Options`] for options that it
     /// does not take, with [`Error::Corrupt`] for a directory that it cannot read. A failed open leaves the directory
