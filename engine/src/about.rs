@@ -66,7 +66,13 @@ impl Engine {
         }
         for option in entry.options {
             // Writing into a string does not fail.
-            let _ = writeln!(text, "  {name}.{} ({}, default {})", option.name, option.kind, option.default);
+            let _ = writeln!(
+                text,
+                "  {name}.{} ({}; default: {})",
+                option.name,
+                option.value(),
+                option.default_value()
+            );
             for line in option.help.lines() {
                 let _ = writeln!(text, "      {}", line.trim());
             }
