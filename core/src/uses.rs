@@ -1,9 +1,9 @@
 //! Who uses a layer, by locks on files: `ID.use` is held by every user, `ID.gate` for the moment of mounting and of letting
 //! go for reading.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, LayerId, Result};
@@ -16,7 +16,11 @@ pub(crate) struct Uses {
 
 impl Uses {
     pub(crate) fn new(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(Error::io(|| format!("create '{}'", dir.display())))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(Error::io(|| format!("create '{}'", dir.display())))?;
         Ok(Self { dir: dir.to_owned() })
     }
 

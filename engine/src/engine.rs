@@ -1,8 +1,9 @@
 //! The engine: a data root, the drivers that a program knows, and the choice of one.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -169,7 +170,7 @@ impl Engine {
             return Ok(store.clone());
         }
         let directory = self.root.storage(entry.name);
-        let is_new = match fs::create_dir(&directory) {
+        let is_new = match DirBuilder::new().mode(0o700).create(&directory) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(Error::io(|| format!("create '{}'", directory.display()))(e)),
