@@ -228,7 +228,6 @@ fn umask_does_not_matter(bench: Bench<'_>) -> Verdict {
     let bench = bench.restart()?;
     let mut twin = bench.twin("umask")?;
     twin.layer(open)?;
-    twin.layer(|tree| chmod(tree, 0o777))?;
     twin.layer(|tree| append(&tree.join("file"), "y"))?;
     twin.layer(|tree| write(&tree.join("dir/file"), "x")).map(drop)
 }
