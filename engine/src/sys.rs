@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::unistd::{ForkResult, fork as nix_fork};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -43,4 +45,20 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
 pub(crate) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: descriptors stay shared with nobody but threads, which a mount namespace does not touch.
     Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?)
+}
+
+/// Has the process that `command` starts killed when this one ends. What it starts in turn is not.
+pub(crate) fn die_with_this(command: &mut Command) {
+    let parent = std::process::id();
+    let bind = move || {
+        // SAFETY: both calls are async-signal-safe and take no memory.
+        let (bound, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+        match bound {
+            0 if u32::try_from(now) == Ok(parent) => Ok(()),
+            0 => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and execve the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(bind) };
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::console::ConsoleSocket;
 use crate::container::Container;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// A container of another runtime. Its first process is a child of this one, which is a subreaper.
 #[derive(Debug)]
@@ -156,6 +156,8 @@ impl Tool {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.bundle).args(["--root", "state", "--log", "runtime.log"]);
         command.args(verb).arg(&self.id).args(rest);
+        // Or it would go on making what the next command has just cleaned up.
+        sys::die_with_this(&mut command);
         if let Some(io) = streams {
             let duplicate = |fd: rustix::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map(Stdio::from);
             command.stdin(duplicate(io.stdin).map_err(failed())?);

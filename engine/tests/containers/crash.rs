@@ -111,6 +111,33 @@ fn a_container_dies_with_its_supervisor_and_the_next_command_says_so() {
 }
 
 #[test]
+fn another_runtime_does_not_go_on_after_its_supervisor() {
+    once(|bed| {
+        let runtime =
+            bed.file("runtime", b"#!/bin/sh\necho $PPID $$ > pids.new; mv pids.new pids; exec sleep 1000\n");
+        std::fs::set_permissions(&runtime, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let start =
+            bed.spawn(&mut bed.command(&["--runtime", &runtime, "run", "--name", "c", "busybox", "true"]));
+        let mut pids = Vec::new();
+        eventually("the runtime is called", || {
+            let container =
+                std::fs::read_dir(bed.root().join("containers")).into_iter().flatten().flatten().next();
+            let text = container.and_then(|dir| std::fs::read_to_string(dir.path().join("bundle/pids")).ok());
+            pids = text
+                .iter()
+                .flat_map(|text| text.split_whitespace())
+                .map(|pid| pid.parse().unwrap())
+                .collect();
+            pids.len() == 2
+        });
+        kill(pids[0]);
+        start.wait_with_output().unwrap();
+        let process = format!("/proc/{}", pids[1]);
+        eventually("the runtime is gone", || !std::path::Path::new(&process).exists());
+    });
+}
+
+#[test]
 fn putting_right_can_be_killed_too() {
     once(|bed| {
         for point in ["recover.cleaned", "recover.recorded"] {
