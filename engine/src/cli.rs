@@ -81,7 +81,7 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
         return status;
     }
     let outcome = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => run(cli, registry),
+        Ok(cli) => run(cli, registry, container::refusal_status(&verb(&arguments))),
         Err(error) => return explain(&error, &arguments),
     };
     outcome.unwrap_or_else(|Failure { status, error }| {
@@ -90,19 +90,20 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
     })
 }
 
-fn run(cli: Cli, registry: Registry) -> Outcome {
-    let root = cli.root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
+/// `refused` is the exit status when the verb is not begun.
+fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
+    let Cli { root, storage_driver, storage_opts, runtime, command } = cli;
+    let root = root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
     let mut config = Config::new(root.unwrap_or_else(|| DEFAULT_ROOT.into()), registry);
-    for option in &cli.storage_opts {
-        config.storage_opt(option)?;
-    }
-    config.storage_driver = cli.storage_driver;
-    config.runtime = cli.runtime;
-    let engine = Engine::open(config)?;
+    config.storage_driver = storage_driver;
+    config.runtime = runtime;
+    let options = storage_opts.iter().try_for_each(|option| config.storage_opt(option));
+    let opened = options.and_then(|()| Engine::open(config));
+    let engine = opened.map_err(|error| Failure { status: refused, error })?;
     for warning in engine.warnings() {
         print::warning(warning);
     }
-    match cli.command {
+    match command {
         Command::Container(command) => container::run(&engine, command),
         Command::Image(command) => image::run(&engine, command),
         Command::System(command) => system::run(&engine, command),
@@ -136,7 +137,7 @@ fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         }
         _ => {
             print::error(&Error::Invalid(one_line(&error.render().to_string())));
-            ExitCode::from(container::usage_status(&verb(arguments)))
+            ExitCode::from(container::refusal_status(&verb(arguments)))
         }
     }
 }

@@ -23,8 +23,10 @@ use flags::SettingsFlags;
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContainerCommand {
     /// Run a command in a new container
+    #[command(disable_help_flag = true)]
     Run(Box<life::Run>),
     /// Make a container, to be started later
+    #[command(disable_help_flag = true)]
     Create(Box<Create>),
     /// Start containers that do not run
     Start(life::Start),
@@ -137,8 +139,8 @@ pub(crate) fn early(verb: &str) -> Option<ExitCode> {
     Some(ExitCode::from(125))
 }
 
-/// The exit status when the command line of this verb cannot be understood.
-pub(crate) fn usage_status(verb: &str) -> u8 {
+/// The exit status when this verb is not begun: its command line is not understood, or the data root is not opened.
+pub(crate) fn refusal_status(verb: &str) -> u8 {
     if matches!(verb, "run" | "create" | "exec") { 125 } else { 1 }
 }
 

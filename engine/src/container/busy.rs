@@ -32,7 +32,7 @@ impl Busy {
                 return Ok(busy);
             }
             if matches!(State::read(dir)?.status, Status::Running | Status::Paused) {
-                return Err(Error::Conflict(format!("container {name} is running")));
+                return Err(Error::Conflict(format!("container {name} is running; stop it first")));
             }
             if Instant::now() >= deadline {
                 return Err(Error::Conflict(format!("container {name} {}", holder(dir))));

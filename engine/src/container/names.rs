@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use super::Container;
 use crate::{Engine, Error, Result, Root, intent};
 
+/// What a file name may have (NAME_MAX).
+const MAX_NAME: usize = 255;
+
 /// First and second words of the names that are made up.
 const FIRST: [&str; 32] = [
     "amber", "bold", "brisk", "calm", "clear", "cobalt", "crisp", "deft", "eager", "fair", "fleet", "glad",
@@ -24,7 +27,7 @@ const SECOND: [&str; 32] = [
 
 /// Whether a container may be called so. Docker's rule, but that one character is enough.
 pub(super) fn is_valid(name: &str) -> bool {
-    name.len() <= 255
+    name.len() <= MAX_NAME
         && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
@@ -33,6 +36,12 @@ pub(super) fn is_valid(name: &str) -> bool {
 pub(super) fn check(name: &str) -> Result<()> {
     if is_valid(name) {
         return Ok(());
+    }
+    if name.len() > MAX_NAME {
+        let length = name.len();
+        return Err(Error::Invalid(format!(
+            "invalid container name: it has {length} characters, and may have {MAX_NAME}"
+        )));
     }
     Err(Error::Invalid(format!(
         "invalid container name ({}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",

@@ -28,10 +28,10 @@ impl Engine {
         let state = self.state(container)?;
         if state.status.is_live() {
             if !force {
+                let is = if state.status == Status::Starting { "being started" } else { state.status.word() };
                 return Err(Error::Conflict(format!(
-                    "cannot remove container {}: it is {}; stop it first, or remove it with -f",
+                    "cannot remove container {}: it is {is}; stop it first, or remove it with -f",
                     container.name(),
-                    state.status.word()
                 )));
             }
             self.kill_and_wait(container)?;

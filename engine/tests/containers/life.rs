@@ -31,10 +31,30 @@ fn what_cannot_be_run_is_status_125_and_leaves_nothing() {
         assert!(bed.fails(125, &["run", "-u", "nobody", "busybox", "true"]).contains("user nobody"));
         assert!(bed.fails(125, &["run", "--network", "bridge", "busybox", "true"]).contains("none, host"));
         assert!(bed.fails(125, &["create", "--cap-add", "X", "busybox", "true"]).contains("capability 'X'"));
+        for verb in ["run", "create", "exec"] {
+            let mut command = std::process::Command::new(crate::bed::MICA);
+            command.arg("--root").arg(bed.root()).args([
+                "--storage-driver",
+                "nosuch",
+                verb,
+                "busybox",
+                "true",
+            ]);
+            let answer = crate::bed::Answer::from(command.output().unwrap());
+            assert_eq!(answer.status, Some(125), "{verb}: {answer:?}");
+            assert!(answer.err.contains("those that exist are: "), "{answer:?}");
+        }
+        let long = "x".repeat(256);
+        assert!(bed.fails(125, &["create", "--name", &long, "busybox", "true"]).contains("256 characters"));
         // What was refused before it was made is not there; what failed to start is, as it was created.
         let left = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
         assert!(left.lines().all(|status| status == "Created"), "{left}");
     });
+}
+
+#[test]
+fn the_short_flag_h_is_the_hostname_as_dockers() {
+    once(|bed| assert_eq!(bed.sh(&["-h", "box"], "cat /proc/sys/kernel/hostname"), "box\n"));
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) struct SettingsFlags {
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// Its hostname
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
     /// What it sees of networks: 'none' or 'host'
     #[arg(long, alias = "net", value_name = "NETWORK", default_value = "none")]
@@ -98,6 +98,9 @@ pub(super) struct SettingsFlags {
     /// The signal that asks it to end
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
+    /// Print this; '-h' is the hostname, as Docker's
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 impl SettingsFlags {
