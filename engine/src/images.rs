@@ -1,8 +1,8 @@
 //! The images of a root: configs on disk, found by name, id or the beginning of an id.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use mica_archive::Digest;
 use mica_core::durable;
@@ -36,10 +36,18 @@ pub fn read(root: &Root, id: &Digest) -> Result<Option<Image>> {
     Image::parse(blob).map(Some)
 }
 
-/// Puts an image's config on disk for good. The caller holds the root's lock.
-pub fn write(root: &Root, image: &Image) -> Result<()> {
+/// Writes an image's config to a new file, which is to be [placed](place).
+pub fn stage(image: &Image, staged: &Path) -> Result<()> {
+    File::create_new(staged)
+        .and_then(|mut file| file.write_all(image.blob()).and_then(|()| file.sync_all()))
+        .map_err(Error::io(|| format!("write '{}'", staged.display())))
+}
+
+/// Puts an image's config, which is staged on the same file system, in its place for good. The caller holds the
+/// root's lock.
+pub fn place(root: &Root, image: &Image, staged: &Path) -> Result<()> {
     let path = path(root, image.id());
-    durable::write(&path, image.blob()).map_err(Error::io(|| format!("write '{}'", path.display())))
+    durable::rename(staged, &path).map_err(Error::io(|| format!("write '{}'", path.display())))
 }
 
 /// Forgets an image's config. The caller holds the root's lock, and removes its names before.

@@ -176,8 +176,11 @@ impl Transaction<'_> {
     /// Records an image, whose layers are recorded. It has no name yet; unless the transaction succeeds, it is
     /// removed when it got none.
     pub fn record_image(&self, blob: Vec<u8>) -> Result<Image> {
+        let hit = |point| failpoint::hit(point).map_err(Error::io(|| "record an image".to_owned()));
         let image = Image::parse(blob)?;
         let root = self.engine.root();
+        let staged = self.staging.join(format!("{}.config", image.id().hex()));
+        images::stage(&image, &staged)?;
         let _lock = root.lock()?;
         if !images::path(root, image.id()).exists() {
             self.intent.add(Line::Image(*image.id()))?;
@@ -185,8 +188,9 @@ impl Transaction<'_> {
             self.intent.add(Line::Pin(*image.id()))?;
         }
         // One that is there already may be damaged; this one is not.
-        images::write(root, &image)?;
-        failpoint::hit("image.recorded").map_err(Error::io(|| "record an image".to_owned()))?;
+        hit("image.staged")?;
+        images::place(root, &image, &staged)?;
+        hit("image.recorded")?;
         Ok(image)
     }
 
