@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +26,10 @@ const BUFFER: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Source {
     file: Arc<File>,
-    members: HashMap<String, Member>,
+    members: Members,
 }
+
+type Members = HashMap<String, Member>;
 
 #[derive(Clone, Debug)]
 enum Member {
@@ -54,13 +56,13 @@ impl Source {
         let mut start = Vec::new();
         let is_file = archive.metadata().map_err(Error::io(failed))?.is_file();
         Read::by_ref(&mut archive).take(6).read_to_end(&mut start).map_err(Error::io(failed))?;
-        let file = if is_file && Compression::of(&start) == Compression::None {
+        let (file, members) = if is_file && Compression::of(&start) == Compression::None {
             archive.rewind().map_err(Error::io(failed))?;
-            archive
+            let (members, _) = index(&archive)?;
+            (archive, members)
         } else {
             spooled(io::Cursor::new(start).chain(archive), spool)?
         };
-        let members = index(&file)?;
         Ok(Self { file: Arc::new(file), members })
     }
 
@@ -137,21 +139,37 @@ impl Read for Span {
     }
 }
 
-fn spooled(archive: impl Read, spool: &Path) -> Result<File> {
+/// Writes the plain form of a stream to a file, as far as it is an archive.
+fn spooled(archive: impl Read, spool: &Path) -> Result<(File, Members)> {
     let failed = || "unpack the image archive".to_owned();
     let file =
         File::options().read(true).write(true).create_new(true).open(spool).map_err(Error::io(failed))?;
-    let mut decoder = Decoder::new(BufReader::with_capacity(BUFFER, archive))?;
-    let mut out = BufWriter::with_capacity(BUFFER, &file);
-    io::copy(&mut decoder, &mut out).and_then(|_| out.flush()).map_err(mica_archive::Error::io(failed()))?;
-    drop(out);
-    (&file).rewind().map_err(Error::io(failed))?;
-    Ok(file)
+    let decoder = Decoder::new(BufReader::with_capacity(BUFFER, archive))?;
+    let (members, reader) = index(Spool { source: decoder, file: &file })?;
+    // Whoever writes the stream is not to be told that nobody reads the padding.
+    reader.finish()?;
+    Ok((file, members))
 }
 
-fn index(file: &File) -> Result<HashMap<String, Member>> {
-    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, file));
-    let mut members = HashMap::new();
+/// A stream that is kept in a file as it is read.
+struct Spool<'a, R> {
+    source: R,
+    file: &'a File,
+}
+
+impl<R: Read> Read for Spool<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.source.read(buffer)?;
+        self.file
+            .write_all(&buffer[..length])
+            .map_err(|error| io::Error::other(mica_archive::Error::io("unpack the image archive")(error)))?;
+        Ok(length)
+    }
+}
+
+fn index<R: Read>(archive: R) -> Result<(Members, Reader<BufReader<R>>)> {
+    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive));
+    let mut members = Members::new();
     while let Some(entry) = reader.next()? {
         let refuse = |why: &str| {
             Error::Invalid(format!("image archive refused: its member '{}' {why}", entry.path.escape_ascii()))
@@ -176,7 +194,7 @@ fn index(file: &File) -> Result<HashMap<String, Member>> {
             return Err(refuse("is there twice"));
         }
     }
-    Ok(members)
+    Ok((members, reader))
 }
 
 /// A name without `./`; `None` for one that is absolute, empty, or has `..` in it.

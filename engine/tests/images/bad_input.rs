@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use mica_archive::Kind;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::archives::{entry, gzip, tar, tar_of};
-use crate::home::Home;
+use crate::home::{Home, MICA};
 
 fn refused(tarball: &[u8]) -> String {
     let home = Home::new();
@@ -98,6 +98,19 @@ fn a_full_disk_is_told_and_what_was_begun_is_gone() {
     }
     home.import("small", &tar(&[("a", b"fits")]));
     home.assert_consistent();
+}
+
+/// A stream is unpacked to be read in any order, but only as long as it looks like an archive.
+#[test]
+fn an_endless_stream_that_is_no_image_archive_does_not_fill_the_disk() {
+    let home = Home::new();
+    for (source, why) in [("cat /dev/zero", "what follows the archive"), ("yes", "not a tar header")] {
+        let script = format!("{source} | {MICA} --root {} load", home.root().display());
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let text = crate::home::Answer::from(output).refusal();
+        assert!(text.contains(why), "{text}");
+        home.assert_empty();
+    }
 }
 
 #[test]
