@@ -33,7 +33,14 @@ impl Machine {
         seccomp_cache: &Path,
     ) -> Result<Self> {
         match runtime {
-            Some(program) => Ok(Self::Other(Box::new(External::create(container, program, spec, io)?))),
+            Some(program) => match External::create(container, program, spec, io) {
+                Ok(other) => Ok(Self::Other(Box::new(other))),
+                Err(error) => {
+                    // A runtime that was killed has not tidied up. Why it failed says more than that this fails too.
+                    let _ = clean_up(container, runtime);
+                    Err(error)
+                }
+            },
             None => {
                 let seccomp_cache = Some(seccomp_cache);
                 let bundle = Bundle { id: container.id(), dir: container.dir(), spec, seccomp_cache };

@@ -37,15 +37,19 @@ fn a_removal_that_is_killed_leaves_all_or_nothing() {
     });
 }
 
+fn assert_no_groups(id: &str, point: &str) {
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let group = hierarchy.unwrap().path().join(format!("mica-{id}"));
+        assert!(!group.exists(), "{point}: {}", group.display());
+    }
+}
+
 /// Nothing of the container is left but its record, and it can be started again.
 fn assert_put_right(bed: &Bed, point: &str) {
     let status = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
     assert!(status.starts_with("Exited (137)") || status.starts_with("Created"), "{point}: {status}");
     let id = bed.field("c", "{{.Id}}");
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
-        let group = hierarchy.unwrap().path().join(format!("mica-{id}"));
-        assert!(!group.exists(), "{point}: {}", group.display());
-    }
+    assert_no_groups(&id, point);
     bed.assert_consistent();
     assert_eq!(bed.ok(&["start", "-a", "c"]), "again\n");
     bed.ok(&["rm", "c"]);
@@ -134,6 +138,21 @@ fn another_runtime_does_not_go_on_after_its_supervisor() {
         start.wait_with_output().unwrap();
         let process = format!("/proc/{}", pids[1]);
         eventually("the runtime is gone", || !std::path::Path::new(&process).exists());
+    });
+}
+
+#[test]
+fn what_another_runtime_left_that_was_killed_is_removed() {
+    if std::process::Command::new("runc").arg("--version").output().is_err() {
+        eprintln!("skip: engine/a-killed-runc: runc is not installed");
+        return;
+    }
+    once(|bed| {
+        let script = "#!/bin/sh\ncase \"$*\" in\n*' create '*) runc \"$@\"; kill -9 $$ ;;\n*) exec runc \"$@\" ;;\nesac\n";
+        let runtime = bed.file("runtime", script.as_bytes());
+        std::fs::set_permissions(&runtime, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        bed.fails(125, &["--runtime", &runtime, "run", "--name", "c", "busybox", "true"]);
+        assert_no_groups(&bed.field("c", "{{.Id}}"), "create");
     });
 }
 
