@@ -11,19 +11,28 @@ use std::fs::File;
 
 use mica_archive::Digest;
 use mica_archive::apply::UnsupportedXattrs;
+use mica_core::Store;
+use oci_spec::image::Arch;
 
 use crate::layers::{Consume, Tarballs};
-use crate::{Barrier, Engine, Error, Image, Reference, Result};
+use crate::{Barrier, Engine, Error, Image, Reference, Result, Transaction};
 pub(crate) use source::blob_name;
 use source::{Source, Span};
 
-/// An image that is to be loaded.
+/// The most images of one archive.
+const MAX_IMAGES: usize = 1000;
+
+/// An image that is to be loaded, checked. Its config is read again when it is needed: together, those of a hostile
+/// archive do not fit in memory.
 #[derive(Debug)]
 struct Plan {
-    image: Image,
+    id: Digest,
+    config: Span,
     /// The tarball of each layer, base first, with the digest that it must have as it is.
     layers: Vec<(Span, Option<Digest>)>,
     names: Vec<Reference>,
+    /// What is left out, a sentence each.
+    warnings: Vec<String>,
 }
 
 /// An image that was loaded.
@@ -53,22 +62,34 @@ impl Engine {
                         .to_owned(),
                 ));
             };
+            if plans.is_empty() {
+                let platform = format!("linux/{}", Arch::default());
+                return Err(Error::Invalid(format!("the image archive has no image for {platform}")));
+            }
             let store = self.store(None)?;
-            let mut loaded = Vec::new();
-            for plan in plans {
-                let tarballs = Archived { layers: &plan.layers, xattrs };
-                let (_, warnings) = self.provide(transaction, &store, plan.image.diff_ids(), &tarballs)?;
-                let image = transaction.record_image(plan.image.blob().to_vec())?;
-                for name in &plan.names {
-                    transaction.tag(name, image.id())?;
-                }
-                loaded.push(Loaded { image: *image.id(), names: plan.names, warnings });
-            }
-            if loaded.is_empty() {
-                return Err(Error::Invalid("the image archive has no image for this host".to_owned()));
-            }
-            Ok(loaded)
+            plans.into_iter().map(|plan| self.load_one(transaction, &store, &source, plan, xattrs)).collect()
         })
+    }
+
+    fn load_one(
+        &self,
+        transaction: &Transaction<'_>,
+        store: &Store,
+        source: &Source,
+        plan: Plan,
+        xattrs: UnsupportedXattrs,
+    ) -> Result<Loaded> {
+        let Plan { id, config, layers, names, mut warnings } = plan;
+        let image = Image::parse(source.read(config)?)?;
+        if *image.id() != id {
+            return Err(Error::Invalid("the image archive changed while it was read".to_owned()));
+        }
+        let tarballs = Archived { layers: &layers, xattrs };
+        let (_, left_out) = self.provide(transaction, store, image.diff_ids(), &tarballs)?;
+        warnings.extend(left_out);
+        transaction.record_image(image.blob().to_vec())?;
+        transaction.tag_all(&names, &id)?;
+        Ok(Loaded { image: id, names, warnings })
     }
 }
 

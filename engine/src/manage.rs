@@ -93,7 +93,7 @@ impl Engine {
     pub fn tag(&self, image: &str, name: &Reference) -> Result<()> {
         self.transaction("tag", Barrier::None, |transaction| {
             let image = transaction.image(image)?;
-            transaction.tag(name, image.id()).map(drop)
+            transaction.tag(name, image.id())
         })
     }
 

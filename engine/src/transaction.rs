@@ -194,18 +194,27 @@ impl Transaction<'_> {
         Ok(image)
     }
 
-    /// Lets a name mean this image; returns the image that it meant before.
-    pub fn tag(&self, name: &Reference, image: &Digest) -> Result<Option<Digest>> {
-        if name.digest().is_some() {
+    /// Lets a name mean this image.
+    pub fn tag(&self, name: &Reference, image: &Digest) -> Result<()> {
+        self.tag_all(std::slice::from_ref(name), image)
+    }
+
+    /// Lets these names mean this image, all or, after an error, none.
+    pub fn tag_all(&self, names: &[Reference], image: &Digest) -> Result<()> {
+        if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
             return Err(Error::Invalid(format!("'{name}' has a digest; a new name is NAME or NAME:TAG")));
+        }
+        if names.is_empty() {
+            return Ok(());
         }
         let root = self.engine.root();
         let _lock = root.lock()?;
         let mut tags = Tags::read(root)?;
-        let before = tags.set(name.clone(), *image);
+        for name in names {
+            tags.set(name.clone(), *image);
+        }
         tags.write(root)?;
-        failpoint::hit("image.tagged").map_err(Error::io(|| "name an image".to_owned()))?;
-        Ok(before.filter(|before| before != image))
+        failpoint::hit("image.tagged").map_err(Error::io(|| "name an image".to_owned()))
     }
 
     pub(crate) fn announce(&self, line: Line) -> Result<()> {

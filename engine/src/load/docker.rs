@@ -3,8 +3,8 @@
 use mica_archive::Digest;
 use serde::Deserialize;
 
-use super::Plan;
-use super::source::Source;
+use super::source::{Source, shown};
+use super::{MAX_IMAGES, Plan};
 use crate::{Error, Image, Reference, Result};
 
 #[derive(Debug, Deserialize)]
@@ -21,18 +21,21 @@ struct Manifest {
 pub(super) fn plans(source: &Source) -> Result<Vec<Plan>> {
     let manifests: Vec<Manifest> = serde_json::from_slice(&source.document("manifest.json")?)
         .map_err(|e| Error::Invalid(format!("manifest.json of the image archive cannot be read: {e}")))?;
+    if manifests.len() > MAX_IMAGES {
+        return Err(Error::Invalid(format!("manifest.json has more than {MAX_IMAGES} images")));
+    }
     manifests.into_iter().map(|manifest| plan(source, manifest)).collect()
 }
 
 fn plan(source: &Source, manifest: Manifest) -> Result<Plan> {
-    let blob = source.document(&manifest.config)?;
-    let image = Image::parse(blob)?;
+    let config = source.find(&manifest.config)?;
+    let image = Image::parse(source.document(&manifest.config)?)?;
     if let Some(promised) = digest_in(&manifest.config)
         && promised != *image.id()
     {
         return Err(Error::Invalid(format!(
             "image config '{}' has the digest {}, not that of its name",
-            manifest.config.escape_debug(),
+            shown(&manifest.config),
             image.id()
         )));
     }
@@ -45,10 +48,10 @@ fn plan(source: &Source, manifest: Manifest) -> Result<Plan> {
             layers.len()
         )));
     }
-    let spans: Result<Vec<_>> = layers.iter().map(|name| Ok((source.find(name)?, None))).collect();
+    let layers: Result<Vec<_>> = layers.iter().map(|name| Ok((source.find(name)?, None))).collect();
     let names: Result<Vec<Reference>> =
         manifest.repo_tags.unwrap_or_default().iter().map(|name| name.parse()).collect();
-    Ok(Plan { image, layers: spans?, names: names? })
+    Ok(Plan { id: *image.id(), config, layers: layers?, names: names?, warnings: Vec::new() })
 }
 
 /// The digest by which a config is named: `HEX.json`, or a blob.

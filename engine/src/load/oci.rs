@@ -6,14 +6,12 @@ use mica_archive::Digest;
 use oci_spec::image::Arch;
 use serde::Deserialize;
 
-use super::Plan;
 use super::source::{Source, blob_name};
+use super::{MAX_IMAGES, Plan};
 use crate::{Error, Image, Reference, Result};
 
 /// An index in an index in an index is more than anybody writes.
 const MAX_DEPTH: usize = 4;
-/// More entries than an index of all platforms has.
-const MAX_ENTRIES: usize = 1000;
 
 /// A manifest or an index. Which one it is must be plain from what it has (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
@@ -95,6 +93,7 @@ fn plan(
     layers: Vec<Descriptor>,
     names: Vec<Reference>,
 ) -> Result<Plan> {
+    let span = source.find(&blob_name(&config.digest))?;
     let image = Image::parse(sized(source, config)?)?;
     if layers.len() != image.diff_ids().len() {
         return Err(Error::Invalid(format!(
@@ -110,7 +109,7 @@ fn plan(
         check_size(&layer, span.length())?;
         spans.push((span, Some(layer.digest)));
     }
-    Ok(Plan { image, layers: spans, names })
+    Ok(Plan { id: config.digest, config: span, layers: spans, names, warnings: Vec::new() })
 }
 
 fn sized(source: &Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
@@ -149,8 +148,8 @@ fn parse(text: &[u8], name: &str) -> Result<Document> {
 }
 
 fn bounded(entries: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
-    if entries.len() > MAX_ENTRIES {
-        return Err(Error::Invalid(format!("an image index has more than {MAX_ENTRIES} entries")));
+    if entries.len() > MAX_IMAGES {
+        return Err(Error::Invalid(format!("an image index has more than {MAX_IMAGES} entries")));
     }
     Ok(entries)
 }

@@ -3,6 +3,7 @@
 //! A plain tar in a regular file is read where it is; a stream or a compressed archive is spooled first. Nothing in
 //! it is extracted by its name: names are only looked up.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -20,6 +21,8 @@ use crate::{Error, Result};
 const MAX_MEMBERS: usize = 100_000;
 /// More than any manifest or config may have, in bytes.
 const MAX_DOCUMENT: u64 = 8 << 20;
+/// More than all manifests and configs of one archive have, in bytes, each as often as it is read.
+const MAX_DOCUMENTS: u64 = 128 << 20;
 const BUFFER: usize = 128 << 10;
 
 /// An indexed archive.
@@ -27,6 +30,8 @@ const BUFFER: usize = 128 << 10;
 pub(crate) struct Source {
     file: Arc<File>,
     members: Members,
+    /// The bytes of documents that may still be read.
+    patience: Cell<u64>,
 }
 
 type Members = HashMap<String, Member>;
@@ -63,7 +68,7 @@ impl Source {
         } else {
             spooled(io::Cursor::new(start).chain(archive), spool)?
         };
-        Ok(Self { file: Arc::new(file), members })
+        Ok(Self { file: Arc::new(file), members, patience: Cell::new(MAX_DOCUMENTS) })
     }
 
     /// Whether there is a file of this name.
@@ -73,7 +78,7 @@ impl Source {
 
     /// The content of the file of this name.
     pub(crate) fn find(&self, name: &str) -> Result<Span> {
-        let missing = || Error::Invalid(format!("the image archive has no file '{}'", name.escape_debug()));
+        let missing = || Error::Invalid(format!("the image archive has no file '{}'", shown(name)));
         let mut name = clean(name.as_bytes()).ok_or_else(missing)?;
         // Each step of a chain of links is another member; a circle is as good as nothing.
         for _ in 0..8 {
@@ -93,13 +98,23 @@ impl Source {
         if span.left > MAX_DOCUMENT {
             return Err(Error::Invalid(format!(
                 "'{}' of the image archive has {} bytes, more than the limit of {MAX_DOCUMENT}",
-                name.escape_debug(),
+                shown(name),
                 span.left
             )));
         }
+        self.read(span)
+    }
+
+    /// The content of a document.
+    pub(crate) fn read(&self, mut span: Span) -> Result<Vec<u8>> {
+        let left = self.patience.get().checked_sub(span.left).ok_or_else(|| {
+            Error::Invalid(format!(
+                "image archive refused: its manifests and configs have more than {MAX_DOCUMENTS} bytes together"
+            ))
+        })?;
+        self.patience.set(left);
         let mut content = Vec::new();
-        let mut span = span;
-        span.read_to_end(&mut content).map_err(Error::io(|| format!("read '{}'", name.escape_debug())))?;
+        span.read_to_end(&mut content).map_err(Error::io(|| "read the image archive".to_owned()))?;
         Ok(content)
     }
 
@@ -112,6 +127,11 @@ impl Source {
         }
         Ok(content)
     }
+}
+
+/// What somebody else wrote, on a part of a line.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 /// Where an OCI layout has a blob.

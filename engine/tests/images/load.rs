@@ -112,6 +112,35 @@ fn of_an_index_the_image_for_this_host_is_taken() {
 }
 
 #[test]
+fn one_great_config_in_many_images_does_not_fill_the_memory() {
+    let mut archive = DockerArchive::new("app:1", &[]);
+    let mut great = config(&[]);
+    great.resize(7 << 20, b' ');
+    archive.add("great", great);
+    let image = json!({ "Config": "great", "Layers": [] });
+    archive.replace("manifest.json", json!(vec![image; 50]).to_string().into_bytes());
+    assert!(refused(&archive.bytes()).contains("bytes together"));
+}
+
+#[test]
+fn more_images_than_an_archive_has_are_refused() {
+    let mut archive = DockerArchive::new("app:1", &[]);
+    let manifest = archive.content("manifest.json")[0].clone();
+    archive.replace("manifest.json", json!(vec![manifest; 1001]).to_string().into_bytes());
+    assert!(refused(&archive.bytes()).contains("more than 1000"));
+}
+
+#[test]
+fn what_an_archive_says_is_not_printed_without_end() {
+    let mut archive = DockerArchive::new("app:1", &layers());
+    let mut manifest = archive.content("manifest.json");
+    manifest[0]["Config"] = json!("x".repeat(100_000));
+    archive.replace("manifest.json", manifest.to_string().into_bytes());
+    let text = refused(&archive.bytes());
+    assert!(text.contains("has no file 'xxx") && text.len() < 400, "{text}");
+}
+
+#[test]
 fn the_images_of_a_second_driver_have_the_same_tree() {
     let home = Home::new();
     let ten: Vec<Vec<u8>> = (0..10)
