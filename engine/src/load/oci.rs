@@ -27,6 +27,7 @@ struct Document {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
+    media_type: Option<String>,
     digest: Digest,
     size: u64,
     platform: Option<Platform>,
@@ -38,13 +39,23 @@ struct Descriptor {
 struct Platform {
     os: String,
     architecture: String,
+    variant: Option<String>,
 }
 
 impl Platform {
     fn is_this_host(&self) -> bool {
-        self.os == "linux" && self.architecture == Arch::default().to_string()
+        is_this_host(&self.os, &self.architecture)
     }
 }
+
+fn is_this_host(os: &str, architecture: &str) -> bool {
+    os == "linux" && architecture == Arch::default().to_string()
+}
+
+/// The configs of images. What has another kind is something that is stored like an image: a signature, a list of
+/// parts.
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 /// Reads what is to be loaded: of each entry of the index, the image for this host.
 pub(super) fn plans(source: &Source) -> Result<Vec<Plan>> {
@@ -54,45 +65,56 @@ pub(super) fn plans(source: &Source) -> Result<Vec<Plan>> {
     };
     let mut plans = Vec::new();
     for entry in bounded(entries)? {
-        let names = names(&entry)?;
-        plans.extend(image(source, &entry, names, 0)?);
+        if let Some(plan) = image(source, &entry, 0)? {
+            let (names, warnings) = names(&entry);
+            plans.push(Plan { names, warnings, ..plan });
+        }
     }
     Ok(plans)
 }
 
-/// The image that a descriptor leads to, unless it is for another platform.
-fn image(source: &Source, entry: &Descriptor, names: Vec<Reference>, depth: usize) -> Result<Option<Plan>> {
+/// The image that a descriptor leads to, unless that is for another platform, or no image.
+fn image(source: &Source, entry: &Descriptor, depth: usize) -> Result<Option<Plan>> {
     if entry.platform.as_ref().is_some_and(|platform| !platform.is_this_host()) {
         return Ok(None);
     }
     let document = parse(&sized(source, entry)?, &entry.digest.to_string())?;
     match (document.manifests, document.config, document.layers) {
-        (Some(entries), None, None) if depth < MAX_DEPTH => {
-            for entry in bounded(entries)? {
-                if let Some(plan) = image(source, &entry, names.clone(), depth + 1)? {
-                    return Ok(Some(plan));
-                }
-            }
-            Err(Error::Invalid(format!(
-                "image index {} has no image for linux/{}",
-                entry.digest,
-                Arch::default()
-            )))
-        }
+        (Some(entries), None, None) if depth < MAX_DEPTH => chosen(source, entries, depth + 1),
         (Some(_), None, None) => {
             Err(Error::Invalid(format!("image index {} is nested too deep", entry.digest)))
         }
-        (None, Some(config), layers) => plan(source, &config, layers.unwrap_or_default(), names).map(Some),
+        (None, Some(config), _) if config.media_type.as_ref().is_some_and(|kind| !is_config(kind)) => {
+            Ok(None)
+        }
+        (None, Some(config), layers) => {
+            let (plan, is_ours) = plan(source, &config, layers.unwrap_or_default())?;
+            // A choice of platforms is made by the configs where the index does not say. An image that stands for
+            // itself is loaded whatever it is for.
+            Ok((is_ours || depth == 0 || entry.platform.is_some()).then_some(plan))
+        }
         _ => Err(Error::Invalid(format!("{} is neither an image manifest nor an index", entry.digest))),
     }
 }
 
-fn plan(
-    source: &Source,
-    config: &Descriptor,
-    layers: Vec<Descriptor>,
-    names: Vec<Reference>,
-) -> Result<Plan> {
+/// The image for this host in an index: one for all its processors rather than one for the newer ones.
+fn chosen(source: &Source, entries: Vec<Descriptor>, depth: usize) -> Result<Option<Plan>> {
+    let mut entries = bounded(entries)?;
+    entries.sort_by_key(|entry| entry.platform.as_ref().is_some_and(|platform| platform.variant.is_some()));
+    for entry in &entries {
+        if let Some(plan) = image(source, entry, depth)? {
+            return Ok(Some(plan));
+        }
+    }
+    Ok(None)
+}
+
+fn is_config(media_type: &str) -> bool {
+    CONFIGS.contains(&media_type)
+}
+
+/// The image of a config, without a name, and whether it is for this host.
+fn plan(source: &Source, config: &Descriptor, layers: Vec<Descriptor>) -> Result<(Plan, bool)> {
     let span = source.find(&blob_name(&config.digest))?;
     let image = Image::parse(sized(source, config)?)?;
     if layers.len() != image.diff_ids().len() {
@@ -109,7 +131,9 @@ fn plan(
         check_size(&layer, span.length())?;
         spans.push((span, Some(layer.digest)));
     }
-    Ok(Plan { id: config.digest, config: span, layers: spans, names, warnings: Vec::new() })
+    let is_ours = is_this_host(&image.config().os().to_string(), &image.config().architecture().to_string());
+    let (id, names, warnings) = (config.digest, Vec::new(), Vec::new());
+    Ok((Plan { id, config: span, layers: spans, names, warnings }, is_ours))
 }
 
 fn sized(source: &Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
@@ -154,14 +178,20 @@ fn bounded(entries: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
     Ok(entries)
 }
 
-/// The name that the writer gave the image, if it is a whole one: some write the tag alone.
-fn names(entry: &Descriptor) -> Result<Vec<Reference>> {
-    let annotations = entry.annotations.clone().unwrap_or_default();
-    if let Some(name) = annotations.get("io.containerd.image.name") {
-        return Ok(vec![name.parse()?]);
-    }
-    match annotations.get("org.opencontainers.image.ref.name") {
-        Some(name) if name.contains([':', '/']) => Ok(vec![name.parse()?]),
-        _ => Ok(Vec::new()),
+/// The name that the writer gave the image, if it is a whole one: some write the tag alone. A name that means something
+/// to its writer only is left out, with a warning.
+fn names(entry: &Descriptor) -> (Vec<Reference>, Vec<String>) {
+    let annotation = |key: &str| entry.annotations.as_ref().and_then(|all| all.get(key));
+    let whole = |name: &&String| name.contains([':', '/']);
+    let name = annotation("io.containerd.image.name")
+        .or_else(|| annotation("org.opencontainers.image.ref.name").filter(whole));
+    let left_out = |why: &str| vec![format!("an image of the archive is left without a name: {why}")];
+    match name.map(|name| name.parse::<Reference>()) {
+        None => (Vec::new(), Vec::new()),
+        Some(Ok(name)) if name.digest().is_some() => {
+            (Vec::new(), left_out(&format!("'{name}' has a digest, which no tag can have")))
+        }
+        Some(Ok(name)) => (vec![name], Vec::new()),
+        Some(Err(error)) => (Vec::new(), left_out(&error.to_string())),
     }
 }

@@ -112,6 +112,8 @@ pub(crate) struct OciArchive {
     pub(crate) archive: DockerArchive,
     pub(crate) manifest: Value,
     pub(crate) annotations: Value,
+    /// What else the index lists.
+    pub(crate) more: Vec<Value>,
 }
 
 impl OciArchive {
@@ -124,23 +126,27 @@ impl OciArchive {
             archive,
             manifest,
             annotations: json!({ "org.opencontainers.image.ref.name": "oci.example/app:1" }),
+            more: Vec::new(),
         }
     }
 
     pub(crate) fn bytes(mut self) -> Vec<u8> {
         let mut manifest = blob(&mut self.archive, self.manifest.to_string().into_bytes());
         manifest["annotations"] = self.annotations;
-        let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+        self.more.push(manifest);
+        let index = json!({ "schemaVersion": 2, "manifests": self.more });
         self.archive.add("index.json", index.to_string().into_bytes());
         self.archive.add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
         self.archive.bytes()
     }
 }
 
-/// Adds a blob and returns its descriptor.
+/// Adds a blob and returns its descriptor. What kind it is matters for configs only.
 pub(crate) fn blob(archive: &mut DockerArchive, content: Vec<u8>) -> Value {
     let digest = Digest::of(&content);
-    let descriptor = json!({ "mediaType": "x", "digest": digest, "size": content.len() });
+    let descriptor = json!({
+        "mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": content.len(),
+    });
     archive.add(&format!("blobs/sha256/{}", digest.hex()), content);
     descriptor
 }

@@ -111,6 +111,74 @@ fn of_an_index_the_image_for_this_host_is_taken() {
     assert!(refused(&oci.bytes()).contains("has no image for linux/"));
 }
 
+/// A signature, a list of parts: stored like an image, beside it, by the tools of registries.
+#[test]
+fn what_is_stored_like_an_image_and_is_none_is_left_out() {
+    let mut oci = OciArchive::new(&layers());
+    let mut config = blob(&mut oci.archive, b"{}".to_vec());
+    config["mediaType"] = json!("application/vnd.oci.empty.v1+json");
+    let artifact = json!({ "schemaVersion": 2, "config": config, "layers": [config] }).to_string();
+    let artifact = blob(&mut oci.archive, artifact.into_bytes());
+    oci.more.push(artifact);
+    let home = Home::new();
+    assert_eq!(loaded(&home, &oci.bytes()), "Loaded image: oci.example/app:1\n");
+    home.assert_consistent();
+
+    let mut oci = OciArchive::new(&[]);
+    oci.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json");
+    assert!(refused(&oci.bytes()).contains("has no image for linux/"));
+}
+
+#[test]
+fn where_an_index_tells_no_platforms_the_configs_do() {
+    let mut oci = OciArchive::new(&layers());
+    let ours = blob(&mut oci.archive, oci.manifest.to_string().into_bytes());
+    let other: serde_json::Value = serde_json::from_slice(&config(&[])).unwrap();
+    let other = json!({ "architecture": "mips", "os": "linux", "rootfs": other["rootfs"] });
+    let config = blob(&mut oci.archive, other.to_string().into_bytes());
+    let theirs = json!({ "schemaVersion": 2, "config": config, "layers": [] }).to_string();
+    let theirs = blob(&mut oci.archive, theirs.into_bytes());
+    oci.manifest = json!({ "schemaVersion": 2, "manifests": [theirs, ours] });
+    let home = Home::new();
+    loaded(&home, &oci.bytes());
+    assert_eq!(home.names("layers").len(), 3);
+}
+
+/// `amd64/v3` is for some processors only, and there is no telling from here.
+#[test]
+fn an_image_for_every_processor_goes_before_one_for_the_newer() {
+    let mut oci = OciArchive::new(&layers());
+    let mut ours = blob(&mut oci.archive, oci.manifest.to_string().into_bytes());
+    let mut newer = blob(&mut oci.archive, OciArchive::new(&[]).manifest.to_string().into_bytes());
+    let platform = json!({ "os": "linux", "architecture": oci_spec::image::Arch::default().to_string() });
+    (ours["platform"], newer["platform"]) = (platform.clone(), platform);
+    newer["platform"]["variant"] = json!("v3");
+    oci.manifest = json!({ "schemaVersion": 2, "manifests": [newer, ours] });
+    let home = Home::new();
+    loaded(&home, &oci.bytes());
+    assert_eq!(home.names("layers").len(), 3);
+}
+
+/// The specification of `ref.name` allows more than a tag may be, and containerd exports images by their digest.
+#[test]
+fn a_name_that_cannot_be_a_tag_does_not_keep_the_image_out() {
+    let digest = Digest::of(b"manifest");
+    for (key, name) in [
+        ("io.containerd.image.name", format!("docker.io/library/app@{digest}")),
+        ("io.containerd.image.name", format!("docker.io/library/app:1@{digest}")),
+        ("org.opencontainers.image.ref.name", "Team/App:1+2".to_owned()),
+    ] {
+        let mut oci = OciArchive::new(&layers());
+        oci.annotations = json!({ key: name });
+        let home = Home::new();
+        let file = home.file("archive.tar", &oci.bytes());
+        let answer = home.run(&["load", "-i", &file]);
+        assert_eq!(answer.status, Some(0), "{answer:?}");
+        assert!(answer.err.contains("without a name") && answer.out.starts_with("Loaded image ID: "));
+        home.assert_consistent();
+    }
+}
+
 #[test]
 fn one_great_config_in_many_images_does_not_fill_the_memory() {
     let mut archive = DockerArchive::new("app:1", &[]);
