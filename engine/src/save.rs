@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::chain::ChainId;
 use crate::load::blob_name;
-use crate::{Engine, Error, Image, Reference, Result, images, layers};
+use crate::{Barrier, Engine, Error, Image, Reference, Result, Transaction, images, layers};
 
 /// An image that is to be saved, with the names under which it was asked for.
 struct Saved {
@@ -24,16 +24,23 @@ struct Saved {
 impl Engine {
     /// Writes images to `out`. Only after success is what was written an archive.
     ///
-    /// An image that is asked for by name is saved with that name, one asked for by id without any.
+    /// An image that is asked for by name is saved with that name, one asked for by id without any. None of them is
+    /// removed meanwhile.
     pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
-        let images = self.to_save(names)?;
+        self.transaction("save", Barrier::None, |transaction| {
+            let images = self.to_save(transaction, names)?;
+            self.write_archive(&images, out)
+        })
+    }
+
+    fn write_archive(&self, images: &[Saved], out: impl Write) -> Result<()> {
         let mut archive = Writer::new(out);
         for directory in ["blobs/", "blobs/sha256/"] {
             archive.append(&entry(directory, Kind::Directory), &mut io::empty())?;
         }
         let mut layers: BTreeMap<Digest, ChainId> = BTreeMap::new();
         let mut documents: BTreeMap<Digest, &[u8]> = BTreeMap::new();
-        for saved in &images {
+        for saved in images {
             layers.extend(saved.image.diff_ids().iter().copied().zip(saved.image.chain().iter().copied()));
             documents.insert(*saved.image.id(), saved.image.blob());
             documents.insert(Digest::of(&saved.manifest), &saved.manifest);
@@ -44,14 +51,14 @@ impl Engine {
         for (diff_id, chain) in &layers {
             self.save_layer(&mut archive, diff_id, chain)?;
         }
-        file(&mut archive, "index.json", &text(&index(&images))?)?;
-        file(&mut archive, "manifest.json", &text(&docker_manifest(&images))?)?;
+        file(&mut archive, "index.json", &text(&index(images))?)?;
+        file(&mut archive, "manifest.json", &text(&docker_manifest(images))?)?;
         file(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.finish()?;
         Ok(())
     }
 
-    fn to_save(&self, names: &[String]) -> Result<Vec<Saved>> {
+    fn to_save(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<Saved>> {
         let mut saved: Vec<Saved> = Vec::new();
         for text in names {
             let found = images::find(self.root(), text)?;
@@ -59,7 +66,7 @@ impl Engine {
             match saved.iter_mut().find(|known| known.image.id() == found.id()) {
                 Some(known) => known.names.extend(name.filter(|name| !known.names.contains(name))),
                 None => {
-                    let image = self.image(&found.id().to_string())?;
+                    let image = transaction.image(&found.id().to_string())?;
                     let manifest = self.manifest(&image)?;
                     saved.push(Saved { image, names: name.into_iter().collect(), manifest });
                 }

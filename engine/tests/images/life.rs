@@ -1,6 +1,8 @@
 //! What images are for: they come, have names, are told about, and go.
 
 use std::fs;
+use std::io::Read;
+use std::process::Stdio;
 
 use mica_archive::Digest;
 
@@ -109,6 +111,26 @@ fn a_saved_image_loads_elsewhere_as_the_same_image() {
     assert_eq!(elsewhere.ok(&["images", "-q", "--no-trunc", "debian"]).trim(), id);
     assert_eq!(elsewhere.run(&["save", "debian:12", &other]).out.into_bytes(), archive);
     elsewhere.assert_consistent();
+}
+
+/// What is removed in the middle of it would not be there for the rest of the archive.
+#[test]
+fn an_image_that_is_being_saved_is_not_removed() {
+    let home = Home::new();
+    let id = home.import("a", &tar(&[("a", &vec![7; 1 << 20])]));
+    let mut save = home.command(&["save", "a"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut archive = vec![0; 512];
+    let pipe = save.stdout.as_mut().unwrap();
+    pipe.read_exact(&mut archive).unwrap();
+    let text = home.refused(&["rmi", "a"]);
+    assert!(text.contains("is used by a command that runs now"), "{text}");
+    assert_eq!(home.ok(&["rmi", "-f", "a"]), "Untagged: a:latest\n");
+    pipe.read_to_end(&mut archive).unwrap();
+    assert!(save.wait().unwrap().success());
+    home.ok(&["rmi", &id]);
+    home.assert_empty();
+    let file = home.file("saved.tar", &archive);
+    assert_eq!(home.ok(&["load", "-i", &file]), "Loaded image: a:latest\n");
 }
 
 #[test]
