@@ -114,6 +114,9 @@ fn check_name(domain: &str, path: &str) -> Result<(), String> {
     if bare.len() == 64 && bare.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err("64 hex digits are an image id, not a name".to_owned());
     }
+    if domain == DEFAULT_DOMAIN && bare == "sha256" {
+        return Err("'sha256:' begins an image id, not a name".to_owned());
+    }
     if domain.len() + path.len() >= MAX_NAME {
         return Err(format!("it is longer than {MAX_NAME} bytes"));
     }
@@ -223,6 +226,8 @@ mod tests {
         let hex = "0".repeat(64);
         for bad in [
             "",
+            "sha256",
+            "sha256:ab",
             ":",
             "/",
             "a/",
