@@ -126,7 +126,10 @@ impl Checker<'_> {
                     self.report.held += held.len();
                     self.drivers.insert(name, (store, held));
                 }
-                Err(error) => self.left(format!("storage driver '{name}' does not open"), &error.to_string()),
+                Err(error) => self.left(
+                    format!("storage driver '{name}' does not open: {error}"),
+                    "what it has is not looked at",
+                ),
             }
         }
         Ok(())
