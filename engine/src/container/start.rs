@@ -1,11 +1,16 @@
 //! Starting a container: forking its supervisor.
 
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use super::attach::Attached;
 use super::{Busy, Container};
 use crate::supervisor::wire::{Answer, Channel, Message};
 use crate::{Engine, Error, Result, supervisor, sys};
+
+/// How long a joined thread may take to be gone on a busy host.
+const THREAD_EXIT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How a container is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,15 +59,21 @@ impl Engine {
     }
 }
 
-/// A fork of a process with several threads has one of them, and the locks of all.
+/// A fork of a process with several threads has one of them, and the locks of all. A thread that was joined is still
+/// counted until the kernel has let go of it.
 fn refuse_threads() -> Result<()> {
-    let tasks =
-        std::fs::read_dir("/proc/self/task").map_err(Error::io(|| "count the threads of this process"))?;
-    match tasks.count() {
-        1 => Ok(()),
-        many => Err(Error::Invalid(format!(
-            "a container is started by a process of one thread, this one has {many}; run 'mica start' instead"
-        ))),
+    let deadline = Instant::now() + THREAD_EXIT;
+    loop {
+        let tasks = std::fs::read_dir("/proc/self/task");
+        match tasks.map_err(Error::io(|| "count the threads of this process"))?.count() {
+            1 => return Ok(()),
+            many if Instant::now() >= deadline => {
+                return Err(Error::Invalid(format!(
+                    "a container is started by a process of one thread, this one has {many}; run 'mica start' instead"
+                )));
+            }
+            _ => std::thread::sleep(PAUSE),
+        }
     }
 }
 
