@@ -189,11 +189,12 @@ fn paused_processes_do_not_go_on_until_they_may() {
 #[test]
 fn a_renamed_container_is_found_by_its_new_name_alone() {
     once(|bed| {
-        bed.ok(&["create", "--name", "a", "busybox", "true"]);
+        // A name of hexadecimal digits could begin the id of a container, too.
+        bed.ok(&["create", "--name", "old", "busybox", "true"]);
         bed.ok(&["create", "--name", "b", "busybox", "true"]);
-        assert!(bed.fails(1, &["rename", "a", "b"]).contains("'/b' is already in use"));
-        bed.ok(&["rename", "a", "c"]);
-        assert!(bed.fails(1, &["start", "a"]).contains("no such container: a"));
+        assert!(bed.fails(1, &["rename", "old", "b"]).contains("'/b' is already in use"));
+        bed.ok(&["rename", "old", "c"]);
+        assert!(bed.fails(1, &["start", "old"]).contains("no such container: old"));
         let id = bed.field("c", "{{.Id}}");
         assert_eq!(bed.field(&id[..12], "{{.Name}}"), "/c");
         assert!(bed.fails(125, &["create", "--name", "c", "busybox", "true"]).contains("already in use"));
