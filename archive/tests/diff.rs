@@ -213,6 +213,26 @@ fn a_directory_that_was_made_again_is_opaque() {
     }
 }
 
+/// Only the uppermost directory is marked opaque; what is made again below it hides the parent's all the same.
+#[test]
+fn a_directory_in_one_that_was_made_again_shows_nothing_old() {
+    let layer = Layer::new(usual);
+    fs::remove_dir_all(layer.merged.join("etc")).unwrap();
+    fs::create_dir_all(layer.merged.join("etc/deep")).unwrap();
+    fs::write(layer.merged.join("etc/deep/new"), "new").unwrap();
+    layer.assert_list(&[
+        "C etc",
+        "C etc/deep",
+        "D etc/deep/er",
+        "A etc/deep/new",
+        "D etc/hosts",
+        "D etc/passwd",
+    ]);
+    for changes in [layer.upper(), Changes::Compare { only: None }] {
+        assert_eq!(picture(layer.applied(&changes).path()), picture(&layer.merged));
+    }
+}
+
 #[test]
 fn metadata_alone_is_a_change() {
     let layer = Layer::new(usual);
@@ -287,7 +307,7 @@ fn a_new_name_of_an_old_file_stays_one_file_with_it() {
     let tarball = writer.finish().unwrap();
     extract(&tarball, parent.path());
     assert_eq!(picture(parent.path()), picture(child.path()));
-    assert_eq!(members(&tarball)[..3], ["a", "usr/", "usr/bin/tool => a"]);
+    assert_eq!(members(&tarball)[..4], ["a", "usr/", "usr/bin/", "usr/bin/tool => a"]);
 }
 
 #[test]

@@ -92,7 +92,13 @@ impl<O: Out> Walk<'_, O> {
             self.pending.emit(self.out)?;
             return self.out.file(at, kind);
         }
-        if at.has_links() { self.out.unchanged_link(at) } else { Ok(()) }
+        if !at.has_links() {
+            return Ok(());
+        }
+        if self.out.wants_link(at) {
+            self.pending.emit(self.out)?;
+        }
+        self.out.unchanged_link(at)
     }
 
     fn directory(

@@ -15,6 +15,8 @@ pub(super) trait Out {
     fn emit_dir(&mut self, dir: Self::Dir) -> Result<()>;
     /// Takes anything else that changed.
     fn file(&mut self, at: &At<'_>, kind: ChangeKind) -> Result<()>;
+    /// Whether a file has to be taken again under this unchanged name, since it was under another.
+    fn wants_link(&self, at: &At<'_>) -> bool;
     /// Takes notice of a file with several names that did not change under this one.
     fn unchanged_link(&mut self, at: &At<'_>) -> Result<()>;
     /// Takes a deletion.
@@ -79,6 +81,10 @@ impl Out for List {
     fn file(&mut self, at: &At<'_>, kind: ChangeKind) -> Result<()> {
         self.0.push(Change { path: at.path.to_vec(), kind });
         Ok(())
+    }
+
+    fn wants_link(&self, _: &At<'_>) -> bool {
+        false
     }
 
     fn unchanged_link(&mut self, _: &At<'_>) -> Result<()> {

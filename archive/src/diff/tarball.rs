@@ -104,6 +104,10 @@ impl<W: Write, T: Tap> Out for Tarball<'_, W, T> {
         self.join_passed(inode, &entry.path)
     }
 
+    fn wants_link(&self, at: &At<'_>) -> bool {
+        self.written.contains_key(&(at.stat.st_dev, at.stat.st_ino))
+    }
+
     fn unchanged_link(&mut self, at: &At<'_>) -> Result<()> {
         let Some(mut entry) = at.entry()? else {
             return Ok(());

@@ -24,6 +24,13 @@ pub(super) enum Below {
     Dir(OwnedFd),
 }
 
+/// What the walk is beside. Overlayfs marks only the uppermost of the directories that hide the parent's.
+struct Merge<'a> {
+    below: &'a Below,
+    /// A directory above hides all of `below`.
+    cut: bool,
+}
+
 impl Below {
     pub(super) fn tree(root: Option<OwnedFd>) -> Self {
         root.map_or(Self::Nothing, Self::Dir)
@@ -38,7 +45,7 @@ pub(super) fn walk<O: Out>(
     out: &mut O,
 ) -> Result<()> {
     let mut walk = Walk { whiteouts, left_out, out, pending: Pending::default() };
-    walk.children(upper, below, b"")
+    walk.children(upper, &Merge { below, cut: false }, b"")
 }
 
 struct Walk<'a, O: Out> {
@@ -49,17 +56,17 @@ struct Walk<'a, O: Out> {
 }
 
 impl<O: Out> Walk<'_, O> {
-    fn children(&mut self, upper: &OwnedFd, below: &Below, path: &[u8]) -> Result<()> {
+    fn children(&mut self, upper: &OwnedFd, merge: &Merge<'_>, path: &[u8]) -> Result<()> {
         for named in names(upper, path)? {
             let path = join(path, &named.name);
             if let Some(stat) = look(upper, &named.name, &path)? {
-                self.child(&At { dir: upper.as_fd(), name: &named.name, path: &path, stat: &stat }, below)?;
+                self.child(&At { dir: upper.as_fd(), name: &named.name, path: &path, stat: &stat }, merge)?;
             }
         }
         Ok(())
     }
 
-    fn child(&mut self, at: &At<'_>, below: &Below) -> Result<()> {
+    fn child(&mut self, at: &At<'_>, merge: &Merge<'_>) -> Result<()> {
         if self.whiteouts == WhiteoutForm::Aufs && at.name.starts_with(b".wh.") {
             return self.aufs(at);
         }
@@ -69,14 +76,14 @@ impl<O: Out> Walk<'_, O> {
         if self.is_whiteout(at) {
             return self.deleted(at.path);
         }
-        let there = lookup(below, at.name, at.path)?;
-        let before = match (&there, below) {
+        let there = lookup(merge.below, at.name, at.path)?;
+        let before = match (&there, merge.below) {
             (Some(stat), Below::Dir(dir)) => Some(At { dir: dir.as_fd(), stat, ..*at }),
             _ => None,
         };
         let kind = if before.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
         if at.is_dir() {
-            return self.directory(at, before.as_ref(), kind, below);
+            return self.directory(at, before.as_ref(), kind, merge);
         }
         if let Some(before) = &before
             && before.file_type() == at.file_type()
@@ -93,7 +100,7 @@ impl<O: Out> Walk<'_, O> {
         at: &At<'_>,
         before: Option<&At<'_>>,
         kind: ChangeKind,
-        below: &Below,
+        merge: &Merge<'_>,
     ) -> Result<()> {
         let upper = at.open_dir()?;
         let before = before.filter(|before| before.is_dir());
@@ -103,33 +110,27 @@ impl<O: Out> Walk<'_, O> {
         if changed {
             self.pending.emit(self.out)?;
         }
-        let mut inside = match (before, below) {
+        let below = match (before, merge.below) {
             (_, Below::Unknown) => Below::Unknown,
             (Some(before), _) => Below::Dir(before.open_dir()?),
             (None, _) => Below::Nothing,
         };
-        if self.is_opaque(at, &upper)? {
-            self.hidden(&upper, &inside, at.path)?;
+        let opaque = self.is_opaque(at, &upper)?;
+        match &below {
+            Below::Dir(below) if opaque || merge.cut => self.hidden(&upper, below, at.path)?,
+            Below::Unknown if opaque => {
+                self.pending.emit(self.out)?;
+                self.out.opaque(at.path)?;
+            }
+            _ => {}
         }
-        // What a non-directory of the parent's was replaced by has nothing of it below.
-        if before.is_none() && !matches!(inside, Below::Unknown) {
-            inside = Below::Nothing;
-        }
-        self.children(&upper, &inside, at.path)?;
+        self.children(&upper, &Merge { below: &below, cut: opaque || merge.cut }, at.path)?;
         self.pending.leave();
         Ok(())
     }
 
-    /// Tells what an opaque directory hides: all, where nobody looks at the parent, else what it does not have itself.
-    fn hidden(&mut self, upper: &OwnedFd, below: &Below, path: &[u8]) -> Result<()> {
-        let below = match below {
-            Below::Dir(below) => below,
-            Below::Nothing => return Ok(()),
-            Below::Unknown => {
-                self.pending.emit(self.out)?;
-                return self.out.opaque(path);
-            }
-        };
+    /// Tells what a directory that hides the parent's does not have itself.
+    fn hidden(&mut self, upper: &OwnedFd, below: &OwnedFd, path: &[u8]) -> Result<()> {
         for named in names(below, path)? {
             let path = join(path, &named.name);
             if look(upper, &named.name, &path)?.is_none() && !(self.left_out)(&path) {
