@@ -280,6 +280,10 @@ impl<'a> Extractor<'a> {
             Meaning::Root => return self.root(entry),
             Meaning::Plain(_) | Meaning::Whiteout(_) | Meaning::Opaque => {}
         }
+        // umoci lists what a directory had after the file that takes its place.
+        if matches!(meaning, Meaning::Whiteout(_)) && self.cursor.is_hidden(parent, &self.site)? {
+            return Ok(());
+        }
         self.cursor.enter(parent, &mut self.site)?;
         match meaning {
             Meaning::Whiteout(name) => self.whiteout(name),

@@ -117,11 +117,30 @@ fn enter(root: &mut Node, path: &[String]) -> Option<Vec<String>> {
     Some(here)
 }
 
+/// Whether a file of this layer is on the way, before any link.
+fn is_hidden(root: &Node, path: &[String]) -> bool {
+    let mut here = root;
+    for name in path {
+        match here {
+            Node::Directory { children, .. } => match children.get(name) {
+                Some(child) => here = child,
+                None => return false,
+            },
+            _ => break,
+        }
+    }
+    matches!(here, Node::File { made: true, .. })
+}
+
 /// `None` where the layer is refused.
 fn model(root: &mut Node, member: &Member) -> Option<()> {
     let path = String::from_utf8(member.entry.path.clone()).unwrap();
     let mut path: Vec<String> = path.split('/').map(str::to_owned).collect();
     let name = path.pop().unwrap();
+    let is_whiteout = name.starts_with(".wh.") && name != ".wh..wh..opq";
+    if is_whiteout && is_hidden(root, &path) {
+        return Some(());
+    }
     let here = enter(root, &path)?;
     let parent = root.at(&here);
     if name == ".wh..wh..opq" {

@@ -133,6 +133,20 @@ fn an_opaque_marker_makes_its_directory() {
     table(&[file("x/.wh..wh..opq", "")], &merged, &["x/*"], &["x/", "x/.wh..wh..opq"]);
 }
 
+/// As umoci writes a directory that became a file.
+#[test]
+fn a_whiteout_below_a_file_of_the_same_layer_leaves_it() {
+    let members = [file("a", "2"), file("a/.wh.old", ""), file("a/sub/.wh.old", ""), file("a/.wh.sub", "")];
+    table(&members, &["a", "f"], &["a"], &["a"]);
+}
+
+/// In a tree of one layer it is not seen that the layer below has no directory there.
+#[test]
+fn a_whiteout_below_an_older_file_makes_a_directory_in_every_form() {
+    let merged = ["a/", "a/old", "a/sub/", "a/sub/old", "f/"];
+    table(&[file("f/.wh.x", "")], &merged, &["f/", "f/x!"], &["f/", "f/.wh.x"]);
+}
+
 #[test]
 fn an_opaque_marker_in_a_file_replaces_it_by_a_directory() {
     let merged = ["a/", "a/old", "a/sub/", "a/sub/old", "f/"];

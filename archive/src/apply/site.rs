@@ -185,6 +185,18 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// Whether this, which is no directory, hides what the layers below have in its place. A link may lead there.
+    pub(super) fn hides(&self, stat: &Stat, place: Place) -> bool {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return false;
+        }
+        match self.form {
+            WhiteoutForm::Merged => self.made.contains(&place),
+            WhiteoutForm::Overlay { .. } => !is_whiteout(stat),
+            WhiteoutForm::Aufs => true,
+        }
+    }
+
     /// Whether the tree has character devices 0:0 for whiteouts.
     pub(super) fn hides_by_device(&self) -> bool {
         matches!(self.form, WhiteoutForm::Overlay { .. })
