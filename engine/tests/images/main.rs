@@ -6,5 +6,6 @@ mod bad_input;
 mod check;
 mod crash;
 mod home;
+mod interop;
 mod life;
 mod load;
