@@ -65,7 +65,11 @@ impl Plain {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = self.aside_dir().join(format!("{}-{number}-{id:.100}", std::process::id()));
-        let locked = fs::create_dir(&dir).and_then(|()| File::open(&dir)).and_then(|file| {
+        // Shared, so that nobody sweeps between the making of the directory and its lock.
+        let no_sweep = File::open(self.aside_dir()).and_then(|aside| aside.lock_shared().map(|()| aside));
+        let locked = no_sweep.and_then(|_held| {
+            fs::create_dir(&dir)?;
+            let file = File::open(&dir)?;
             file.lock()?;
             Ok(file)
         });
@@ -73,10 +77,17 @@ impl Plain {
     }
 
     fn finish_what_a_crash_left(&self) -> Result<()> {
-        let entries = fs::read_dir(self.aside_dir()).map_err(Error::io(|| "list what is aside"))?;
+        let listing = Error::io(|| "list what is aside");
+        let sweep = || {
+            let aside = File::open(self.aside_dir())?;
+            aside.lock()?;
+            Ok((fs::read_dir(self.aside_dir())?, aside))
+        };
+        let (entries, _held) = sweep().map_err(listing)?;
         for entry in entries.flatten() {
-            let dead = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-            if dead {
+            let Ok(file) = File::open(entry.path()) else { continue };
+            // Its owner may have been done with it since it was listed.
+            if file.try_lock().is_ok() && entry.path().exists() {
                 delete(&entry.path())?;
             }
         }
