@@ -16,7 +16,8 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// Where the command may be: one place if it has a slash, else one for each directory of `PATH`.
 fn candidates(plan: &ProcessPlan) -> Vec<CString> {
-    let Some(command) = plan.args.first() else { return Vec::new() };
+    // No name is found nowhere, and not in every directory.
+    let Some(command) = plan.args.first().filter(|command| !command.is_empty()) else { return Vec::new() };
     if command.as_bytes().contains(&b'/') {
         return vec![command.clone()];
     }

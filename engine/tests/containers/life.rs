@@ -20,6 +20,27 @@ fn the_exit_status_is_the_containers_own() {
 }
 
 #[test]
+fn an_empty_command_is_not_found() {
+    each_runtime(|bed| {
+        let text = bed.fails(127, &["run", "--rm", "busybox", ""]);
+        assert!(text.contains("executable file not found in $PATH"), "{text}");
+    });
+}
+
+/// Docker's daemon refuses the start, whatever the reason; only `run` tells reasons apart.
+#[test]
+fn to_start_what_cannot_be_executed_is_status_1() {
+    once(|bed| {
+        for (name, command) in [("missing", "nosuch"), ("directory", "/etc"), ("empty", "")] {
+            bed.ok(&["create", "--name", name, "busybox", command]);
+            bed.fails(1, &["start", name]);
+            bed.fails(1, &["start", "-a", name]);
+            assert_eq!(bed.field(name, "{{.State.Status}}"), "created");
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_run_is_status_125_and_leaves_nothing() {
     once(|bed| {
         assert!(bed.fails(125, &["run", "nosuch"]).contains("no such image: nosuch"));
