@@ -55,9 +55,8 @@ pub(crate) fn run(
         Err(error) => {
             let said = std::iter::once(error.to_string()).chain(stage.strike(Err(&error)));
             let text = said.collect::<Vec<_>>().join("; ");
-            let Answer::Failed { status, .. } = failure(&error) else { sys::exit_now(1) };
             // A client that is gone needs no answer.
-            let _ = client.answer(&Answer::Failed { status, text }, &[]);
+            let _ = client.answer(&Answer::Failed { status: status(&error), text }, &[]);
         }
     }
     sys::exit_now(0)
@@ -65,8 +64,15 @@ pub(crate) fn run(
 
 /// The answer to who asked for what failed.
 pub(crate) fn failure(error: &Error) -> Answer {
-    let status = if let Error::Runtime { status, .. } = error { *status } else { 125 };
-    Answer::Failed { status, text: error.to_string() }
+    match error {
+        Error::Conflict(text) => Answer::Refused { text: text.clone() },
+        _ => Answer::Failed { status: status(error), text: error.to_string() },
+    }
+}
+
+/// The exit status of a command that fails with this.
+fn status(error: &Error) -> u8 {
+    if let Error::Runtime { status, .. } = error { *status } else { 125 }
 }
 
 /// Becomes independent of the command that forked this process.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Container, Status};
 use crate::supervisor::wire::{Answer, Channel, ExecRequest, Message, Request};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
 
 /// A process that is to join a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,6 @@ impl Engine {
                 let terminal = fds.into_iter().next();
                 Ok(Execution { container: container.clone(), channel, pid, notes, terminal })
             }
-            Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
             _ => Err(container.not_running()),
         }
     }

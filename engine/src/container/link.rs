@@ -38,7 +38,6 @@ impl Container {
         self.send(channel, request, &[])?;
         match self.next(channel)? {
             Some(Message::Answer(Answer::Done, fds)) => Ok(fds),
-            Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
             _ => Err(self.not_running()),
         }
     }
@@ -53,9 +52,14 @@ impl Container {
         }
     }
 
+    /// What the supervisor says next; that it could not do what it was asked for is an error.
     pub(crate) fn next(&self, channel: &Channel) -> Result<Option<Message>> {
         let failed = || format!("hear from the supervisor of container {}", self.name());
-        channel.receive().map_err(Error::io(failed))
+        match channel.receive().map_err(Error::io(failed))? {
+            Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
+            Some(Message::Answer(Answer::Refused { text }, _)) => Err(Error::Conflict(text)),
+            other => Ok(other),
+        }
     }
 
     pub(crate) fn not_running(&self) -> Error {

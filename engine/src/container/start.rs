@@ -83,7 +83,6 @@ fn await_start(container: &Container, channel: Channel) -> Result<Started> {
             let input: Option<OwnedFd> = fds.into_iter().next();
             Ok(Started { pid, notes, attached: Attached::new(container, channel, input) })
         }
-        Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
         _ => Err(Error::Runtime { status: 125, text: "the supervisor of the container died".to_owned() }),
     }
 }

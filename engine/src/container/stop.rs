@@ -69,7 +69,6 @@ impl Engine {
         container.send(&channel, &Request::Processes, &[])?;
         match container.next(&channel)? {
             Some(Message::Answer(Answer::Processes(list), _)) => Ok(list),
-            Some(Message::Answer(Answer::Failed { status, text }, _)) => Err(Error::Runtime { status, text }),
             _ => Err(container.not_running()),
         }
     }

@@ -93,6 +93,11 @@ pub(crate) enum Answer {
         /// Why.
         text: String,
     },
+    /// The container is not in a state for it.
+    Refused {
+        /// Why.
+        text: String,
+    },
     /// The process ended.
     Exited {
         /// Its status.

@@ -77,6 +77,28 @@ fn an_exec_that_failed_does_not_keep_the_container_from_ending() {
 }
 
 #[test]
+fn an_exec_that_the_container_refuses_is_status_1_and_one_that_cannot_be_executed_126_or_127() {
+    once(|bed| {
+        assert!(bed.fails(1, &["exec", "c", "true"]).contains("no such container: c"));
+        bed.ok(&["create", "--name", "c", "busybox", "sleep", "100"]);
+        assert!(bed.fails(1, &["exec", "c", "true"]).contains("container c is not running"));
+        bed.ok(&["start", "c"]);
+        assert!(bed.fails(1, &["exec", "-it", "c", "true"]).contains("not a TTY"));
+        assert!(bed.fails(126, &["exec", "-u", "nobody", "c", "true"]).contains("unable to find user nobody"));
+        bed.fails(126, &["exec", "c", "/etc"]);
+        bed.fails(127, &["exec", "c", "nosuch"]);
+        assert!(bed.fails(127, &["exec", "c", ""]).contains("executable file not found"));
+        bed.fails(1, &["exec", "-d", "c", "nosuch"]);
+        bed.fails(125, &["exec", "--colour", "c", "true"]);
+        bed.ok(&["pause", "c"]);
+        for flags in [&[][..], &["-d"]] {
+            let text = bed.fails(1, &[&["exec"], flags, &["c", "true"]].concat());
+            assert!(text.contains("container c is paused, unpause the container before exec"), "{text}");
+        }
+    });
+}
+
+#[test]
 fn an_exec_ends_with_the_container() {
     once(|bed| {
         bed.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]);

@@ -196,7 +196,7 @@ fn exit(end: End) -> ExitCode {
 pub(super) fn exec(engine: &Engine, flags: Exec) -> Outcome {
     let container = engine.container(&flags.container)?;
     if flags.tty && flags.interactive && !flags.detach {
-        terminal::require().map_err(refused)?;
+        terminal::require()?;
     }
     let options = ExecOptions {
         args: flags.command,
@@ -207,7 +207,7 @@ pub(super) fn exec(engine: &Engine, flags: Exec) -> Outcome {
     };
     let started = match (flags.detach, flags.tty) {
         (true, _) => {
-            engine.exec(&container, &options, &[]).map_err(exec_failed)?;
+            engine.exec(&container, &options, &[])?;
             return Ok(ExitCode::SUCCESS);
         }
         (false, true) => exec_with_terminal(engine, &container, &options, flags.interactive),
@@ -216,10 +216,12 @@ pub(super) fn exec(engine: &Engine, flags: Exec) -> Outcome {
     started.map_err(exec_failed)
 }
 
-/// As Docker's: that the container is not there or does not run is status 1.
+/// As Docker's: that the container is not there, does not run or is paused is status 1; a process that could not be made
+/// is 127 where its command is not found, and 126 whatever else the reason is.
 fn exec_failed(error: Error) -> Failure {
     match error {
-        Error::Runtime { status, .. } => Failure { status, error },
+        Error::Runtime { status: 127, .. } => Failure { status: 127, error },
+        Error::Runtime { .. } => Failure { status: 126, error },
         other => other.into(),
     }
 }
