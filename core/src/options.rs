@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn parse_one(name: &str, value: &str) -> Result<Options> {
-        parse("vfs", &OptionMap::from([(name.to_owned(), value.to_owned())]), Options::DOCS)
+        parse("plain", &OptionMap::from([(name.to_owned(), value.to_owned())]), Options::DOCS)
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(parse_one("size", "1k").unwrap().size, Some(ByteSize(1024)));
         assert_eq!(parse_one("count", "7").unwrap().count, 7);
         assert_eq!(parse_one("name", "y").unwrap().name, "y");
-        assert_eq!(parse::<Options>("vfs", &OptionMap::new(), Options::DOCS).unwrap().count, 3);
+        assert_eq!(parse::<Options>("plain", &OptionMap::new(), Options::DOCS).unwrap().count, 3);
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         let text = parse_one("sise", "1").unwrap_err().to_string();
         assert_eq!(
             text,
-            "unknown storage option 'vfs.sise'; those of this driver are: vfs.on, vfs.size, vfs.count, vfs.name"
+            "unknown storage option 'plain.sise'; those of this driver are: plain.on, plain.size, plain.count, plain.name"
         );
     }
 
@@ -334,7 +334,7 @@ mod tests {
             ("count", "-1", "whole number"),
         ] {
             let text = parse_one(name, value).unwrap_err().to_string();
-            assert!(text.contains(&format!("vfs.{name}")) && text.contains(part), "{text}");
+            assert!(text.contains(&format!("plain.{name}")) && text.contains(part), "{text}");
         }
     }
 
