@@ -63,10 +63,8 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-#[cfg(doc)]
-use crate::Error;
 use crate::mount::IdMap;
-use crate::{Chain, LayerId, MountSpec, Result};
+use crate::{Chain, Error, LayerId, MountSpec, Result};
 
 /// A back end that stores layers. The module's text is part of this contract.
 ///
@@ -304,6 +302,28 @@ pub struct Capabilities {
     pub shared_data: bool,
     /// How far a `Write` tree behaves like one plain file system.
     pub posix: Posix,
+}
+
+impl Capabilities {
+    /// Fails with `Unsupported` where `options` ask for what this does not claim; for the first line of `create`.
+    pub fn admit_layer(&self, driver: &str, options: &LayerOptions) -> Result<()> {
+        let quota = &options.quota;
+        admit(driver, options.detached, self.detached_apply, "detached apply")?;
+        admit(driver, quota.bytes.is_some(), self.quota_bytes.is_yes(), "a quota of bytes")?;
+        admit(driver, quota.inodes.is_some(), self.quota_inodes.is_yes(), "a quota of inodes")
+    }
+
+    /// Fails with `Unsupported` where `options` ask for what this does not claim; for the first line of `mounts`.
+    pub fn admit_mount(&self, driver: &str, options: &MountOptions) -> Result<()> {
+        admit(driver, options.id_map.is_some(), self.id_maps.is_yes(), "id maps")
+    }
+}
+
+fn admit(driver: &str, asked: bool, claimed: bool, op: &'static str) -> Result<()> {
+    if asked && !claimed {
+        return Err(Error::Unsupported { driver: driver.to_owned(), op });
+    }
+    Ok(())
 }
 
 /// Where a union of directories may fall short of a plain file system, and what it does then.

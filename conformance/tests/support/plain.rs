@@ -146,13 +146,7 @@ impl GraphDriver for Plain {
     }
 
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
-        let refuse = |op| Err(Error::Unsupported { driver: self.name.to_owned(), op });
-        if options.detached {
-            return refuse("detached_apply");
-        }
-        if options.quota.bytes.is_some() || options.quota.inodes.is_some() {
-            return refuse("quota");
-        }
+        self.capabilities.admit_layer(self.name, options)?;
         if let Some(parent) = chain.parent() {
             self.known(parent)?;
             if !self.is_committed(parent) {
