@@ -4,7 +4,7 @@
 //! where the next header is: a PAX `size` replaces the one of the header, and members without content (links,
 //! directories, devices) have none whatever their size field says. Other container engines do the same.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 use crate::header::{BLOCK, Header};
 use crate::pax::Defaults;
@@ -173,6 +173,16 @@ impl<R: BufRead, T: Tap> Reader<R, T> {
             None if self.needs_end => Err(corrupt("it was cut off between its two blocks of zeros")),
             None => Ok(None),
         }
+    }
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// As [`Reader::next`], but passes over content by seeking: of a large member only the last byte is read, which
+    /// proves that it is there.
+    pub fn seek_next(&mut self) -> Result<Option<Entry>> {
+        self.source.seek_past(self.remaining, self.padding)?;
+        (self.remaining, self.padding) = (0, 0);
+        self.next()
     }
 }
 

@@ -4,8 +4,12 @@
 
 mod common;
 
+use std::fs::File;
+use std::io::{BufReader, Seek, Write};
+
 use common::{END, archive, block, entry, extended, file, members, padded, record};
-use mica_archive::{Error, Kind, Segment, Time};
+use mica_archive::reader::Reader;
+use mica_archive::{Entry, Error, Kind, Result, Segment, Time};
 
 /// The one-line reason for which an archive made of these parts is refused.
 fn refusal(parts: &[&[u8]]) -> String {
@@ -229,7 +233,7 @@ fn a_missing_end_is_taken_on_request() {
     let member = archive(&[file("a", b"abc")]);
     for cut in [512, 1024] {
         let body = &member[..member.len() - cut];
-        let mut reader = mica_archive::reader::Reader::new(body).allow_missing_end();
+        let mut reader = Reader::new(body).allow_missing_end();
         assert!(reader.next().unwrap().is_some());
         assert!(reader.next().unwrap().is_none());
     }
@@ -244,6 +248,34 @@ fn cut_off_at_any_byte_is_an_error() {
         assert!(members(&whole[..length]).is_err(), "{length} of {} bytes", whole.len());
     }
     assert!(members(&whole).is_ok());
+}
+
+type OnDisk = Reader<BufReader<File>>;
+
+/// The members, or the reason without the place: one who seeks does not see where exactly the archive ends.
+fn found_by(next: fn(&mut OnDisk) -> Result<Option<Entry>>, archive: &[u8]) -> Result<Vec<Entry>, String> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(archive).unwrap();
+    file.rewind().unwrap();
+    let mut reader = Reader::new(BufReader::with_capacity(600, file));
+    let found: Result<_> = std::iter::from_fn(|| next(&mut reader).transpose()).collect();
+    found.map_err(|error| match error {
+        Error::Corrupt { reason, .. } => reason,
+        error => error.to_string(),
+    })
+}
+
+#[test]
+fn one_who_seeks_finds_what_one_who_reads_finds() {
+    let whole = archive(&[file("a", &[3; 5000]), file("empty", b""), file("b", &[4; 512]), file("c", b"x")]);
+    let longer_than_any_file = block(b'0', b"a", 0, |block| {
+        block[124..136].copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
+    });
+    let cut = (0..=whole.len()).map(|length| whole[..length].to_vec());
+    for archive in cut.chain([[&longer_than_any_file[..], &END].concat()]) {
+        let found = found_by(OnDisk::seek_next, &archive);
+        assert_eq!(found, found_by(OnDisk::next, &archive), "{} of {} bytes", archive.len(), whole.len());
+    }
 }
 
 #[test]

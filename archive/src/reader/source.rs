@@ -1,6 +1,6 @@
 //! The stream under a reader: counts what it hands out and tells the tap.
 
-use std::io::{self, BufRead, ErrorKind};
+use std::io::{self, BufRead, ErrorKind, Seek};
 
 use super::{MAX_EXTENDED, MAX_TRAILING};
 use crate::header::BLOCK;
@@ -152,6 +152,27 @@ impl<R: BufRead, T: Tap> Source<R, T> {
     fn consume(&mut self, length: usize) {
         self.inner.consume(length);
         self.position += length as u64;
+    }
+}
+
+impl<R: BufRead + Seek, T: Tap> Source<R, T> {
+    /// Passes over this much content and padding, of which the tap is told no more than the last byte.
+    pub(super) fn seek_past(&mut self, content: u64, padding: usize) -> Result<()> {
+        let Some(length) = content.saturating_add(padding as u64).checked_sub(1) else {
+            return Ok(());
+        };
+        let start = self.position;
+        // What no file can be long enough for is missing.
+        let distance = i64::try_from(length).map_err(|_| truncated(start))?;
+        self.inner.seek_relative(distance).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => truncated(start),
+            _ => Error::io("read the archive")(error),
+        })?;
+        self.position += length;
+        self.raw_exact(&mut [0]).map_err(|error| match error {
+            Error::Corrupt { .. } => truncated(start),
+            error => error,
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mica_archive::compress::{Compression, Decoder};
 use mica_archive::reader::Reader;
-use mica_archive::{Digest, Kind};
+use mica_archive::{Digest, Entry, Kind};
 
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ impl Source {
         Read::by_ref(&mut archive).take(6).read_to_end(&mut start).map_err(Error::io(failed))?;
         let (file, members) = if is_file && Compression::of(&start) == Compression::None {
             archive.rewind().map_err(Error::io(failed))?;
-            let (members, _) = index(&archive)?;
+            let (members, _) = index(&archive, Reader::seek_next)?;
             (archive, members)
         } else {
             spooled(io::Cursor::new(start).chain(archive), spool)?
@@ -165,7 +165,7 @@ fn spooled(archive: impl Read, spool: &Path) -> Result<(File, Members)> {
     let file =
         File::options().read(true).write(true).create_new(true).open(spool).map_err(Error::io(failed))?;
     let decoder = Decoder::new(BufReader::with_capacity(BUFFER, archive))?;
-    let (members, reader) = index(Spool { source: decoder, file: &file })?;
+    let (members, reader) = index(Spool { source: decoder, file: &file }, Reader::next)?;
     // Whoever writes the stream is not to be told that nobody reads the padding.
     reader.finish()?;
     Ok((file, members))
@@ -187,10 +187,14 @@ impl<R: Read> Read for Spool<'_, R> {
     }
 }
 
-fn index<R: Read>(archive: R) -> Result<(Members, Reader<BufReader<R>>)> {
+/// Lists the members that `next` finds, which decides how content is passed over.
+fn index<R: Read>(
+    archive: R,
+    next: fn(&mut Reader<BufReader<R>>) -> mica_archive::Result<Option<Entry>>,
+) -> Result<(Members, Reader<BufReader<R>>)> {
     let mut reader = Reader::new(BufReader::with_capacity(BUFFER, archive));
     let mut members = Members::new();
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = next(&mut reader)? {
         let refuse = |why: &str| {
             Error::Invalid(format!("image archive refused: its member '{}' {why}", entry.path.escape_ascii()))
         };

@@ -323,6 +323,14 @@ fn archives_that_do_not_agree_with_themselves_are_refused() {
 }
 
 #[test]
+fn an_archive_that_was_cut_off_is_refused() {
+    let archive = DockerArchive::new("app:1", &layers()).bytes();
+    let end = archive.len() - 1024;
+    assert!(refused(&archive[..end - 1]).contains("cut off in the middle of a member"));
+    assert!(refused(&archive[..end]).contains("cut off between two members"));
+}
+
+#[test]
 fn cve_2023_25153_a_document_without_end_is_not_read_to_its_end() {
     let mut archive = DockerArchive::new("app:1", &layers());
     archive.replace("manifest.json", vec![b' '; 9 << 20]);
