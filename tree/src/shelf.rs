@@ -1,13 +1,14 @@
-//! Directories that appear whole and vanish at once, whatever happens on the way.
+//! The directories of a driver's layers: they appear whole and vanish at once, whatever happens on the way.
 //!
 //! ```text
-//! root/layers/NAME      whole
+//! root/layers/ID        whole
 //! root/staging/…        being made, and held by flock by whoever makes it
 //! root/removing/…       being deleted, and held by flock by whoever deletes it
 //! ```
 //!
 //! What nobody holds in `staging` and `removing` was left by a crash, and [`Shelf::open`] deletes it. Many processes may
-//! have one shelf open.
+//! have one shelf open. The failpoints `shelf.create.filled`, `shelf.create.published` and `shelf.remove.renamed` stand
+//! between the steps.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,13 +18,15 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mica_core::{Error, LayerId, Result, failpoint};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::{remove, remove_children};
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A directory of directories that appear whole and vanish at once.
+/// The directory in which a driver keeps a directory for each layer.
 #[derive(Clone, Debug)]
 pub struct Shelf {
     root: PathBuf,
@@ -31,34 +34,49 @@ pub struct Shelf {
 
 impl Shelf {
     /// Opens the shelf in `root`, which exists, and deletes what a crash left.
-    pub fn open(root: &Path) -> io::Result<Self> {
-        let shelf = Self { root: root.to_owned() };
-        for part in ["layers", "staging", "removing"] {
-            match private_dir(&root.join(part)) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
+    pub fn open(root: &Path) -> Result<Self> {
+        make_parts(root).map_err(Error::io(|| format!("open '{}'", root.display())))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Where the directory of this layer is, or would be.
+    pub fn path(&self, id: &LayerId) -> PathBuf {
+        self.root.join("layers").join(id.as_str())
+    }
+
+    /// The directory of this layer. Fails with `NotFound` where there is none.
+    pub fn layer(&self, id: &LayerId) -> Result<PathBuf> {
+        let path = self.path(id);
+        if path.is_dir() { Ok(path) } else { Err(Error::no_layer(id)) }
+    }
+
+    /// All layers, in no order. Whatever else somebody put there is no layer.
+    pub fn list(&self) -> Result<Vec<LayerId>> {
+        let entries = fs::read_dir(self.root.join("layers"));
+        let entries: io::Result<Vec<_>> = entries.and_then(Iterator::collect);
+        let entries = entries.map_err(Error::io(|| "list the layers"))?;
+        Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Makes the directory of a new layer, which nobody sees before `fill` is through with it. Where `fill` fails nothing is
+    /// left. Fails with `AlreadyExists` where there is such a layer.
+    pub fn create(&self, id: &LayerId, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let doing = || format!("create layer '{id}'");
+        if self.path(id).exists() {
+            return Err(Error::layer_exists(id));
         }
-        for part in ["staging", "removing"] {
-            for entry in fs::read_dir(root.join(part))? {
-                clear_if_left(&entry?.path())?;
-            }
+        let staged = self.stage(id.as_str()).map_err(Error::io(doing))?;
+        fill(staged.path())?;
+        failpoint::hit("shelf.create.filled").map_err(Error::io(doing))?;
+        match renameat_with(CWD, staged.path(), CWD, self.path(id), RenameFlags::NOREPLACE) {
+            // Another made it meanwhile.
+            Err(Errno::EXIST) => return Err(Error::layer_exists(id)),
+            published => published.map_err(io::Error::from).map_err(Error::io(doing))?,
         }
-        Ok(shelf)
+        failpoint::hit("shelf.create.published").map_err(Error::io(doing))
     }
 
-    /// Where the directory of this name is, or would be.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.root.join("layers").join(name)
-    }
-
-    /// The names of all directories, in no order.
-    pub fn list(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(self.root.join("layers"))?;
-        names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    }
-
-    /// Begins a directory. It is deleted again unless it is [published](Staged::publish).
+    /// Begins a directory for scratch, or to be renamed into its place.
     pub fn stage(&self, name: &str) -> io::Result<Staged> {
         loop {
             let path = self.fresh("staging", name);
@@ -74,26 +92,27 @@ impl Shelf {
             };
             held.lock()?;
             if same(&held, &path)? {
-                return Ok(Staged { shelf: self.clone(), name: name.to_owned(), path, held });
+                return Ok(Staged { path, held });
             }
         }
     }
 
-    /// Removes a directory: at once to whoever looks, in time from the disk. `false`: there is none.
-    pub fn remove(&self, name: &str) -> io::Result<bool> {
-        let path = self.path(name);
-        let held = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            held => held?,
-        };
-        held.lock()?;
-        let away = self.fresh("removing", name);
-        match fs::rename(&path, &away) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            renamed => renamed?,
+    /// Removes a layer: at once to whoever looks, in time from the disk. One that is not there counts as removed.
+    pub fn remove(&self, id: &LayerId) -> Result<()> {
+        match self.take_away(id) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(Error::io(|| format!("remove layer '{id}'"))),
         }
-        delete(&held, &away)?;
-        Ok(true)
+    }
+
+    fn take_away(&self, id: &LayerId) -> io::Result<()> {
+        let path = self.path(id);
+        let held = File::open(&path)?;
+        held.lock()?;
+        let away = self.fresh("removing", id.as_str());
+        fs::rename(&path, &away)?;
+        failpoint::hit("shelf.remove.renamed")?;
+        delete(&held, &away)
     }
 
     fn fresh(&self, part: &str, name: &str) -> PathBuf {
@@ -102,36 +121,42 @@ impl Shelf {
     }
 }
 
-/// A directory that is being made.
+/// A directory that is deleted when this is dropped, unless it was renamed.
 #[derive(Debug)]
 pub struct Staged {
-    shelf: Shelf,
-    name: String,
     path: PathBuf,
     held: File,
 }
 
 impl Staged {
-    /// Where it is until it is published.
+    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Puts the directory in its place, for all to see. Fails with `AlreadyExists` where there is one, and it is deleted
-    /// then.
-    pub fn publish(self) -> io::Result<()> {
-        let place = self.shelf.path(&self.name);
-        Ok(renameat_with(CWD, &self.path, CWD, &place, RenameFlags::NOREPLACE)?)
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Gone from here once it is published. What cannot be deleted now is deleted by the next open.
+        // What cannot be deleted now is deleted by the next open.
         if same(&self.held, &self.path).unwrap_or(false) {
             let _ = delete(&self.held, &self.path);
         }
     }
+}
+
+fn make_parts(root: &Path) -> io::Result<()> {
+    for part in ["layers", "staging", "removing"] {
+        match private_dir(&root.join(part)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    for part in ["staging", "removing"] {
+        for entry in fs::read_dir(root.join(part))? {
+            clear_if_left(&entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn private_dir(path: &Path) -> io::Result<()> {

@@ -1,50 +1,70 @@
-//! Directories on a shelf appear whole and vanish at once.
+//! The directories of layers appear whole and vanish at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::io::ErrorKind;
+use std::path::Path;
 
+use mica_core::{Error, LayerId, Result};
 use mica_tree::Shelf;
 
-fn entries(root: &std::path::Path) -> usize {
+fn entries(root: &Path) -> usize {
     ["layers", "staging", "removing"].iter().map(|part| fs::read_dir(root.join(part)).unwrap().count()).sum()
 }
 
+fn id(name: &str) -> LayerId {
+    name.parse().unwrap()
+}
+
+fn create(shelf: &Shelf, name: &str, content: &str) -> Result<()> {
+    shelf.create(&id(name), |dir| {
+        fs::write(dir.join("file"), content).unwrap();
+        Ok(())
+    })
+}
+
 #[test]
-fn a_staged_directory_appears_when_it_is_published() {
+fn a_layer_appears_when_it_is_filled() {
     let root = tempfile::tempdir().unwrap();
     let shelf = Shelf::open(root.path()).unwrap();
-    let staged = shelf.stage("a").unwrap();
-    fs::write(staged.path().join("file"), "x").unwrap();
-    assert!(shelf.list().unwrap().is_empty() && !shelf.path("a").exists());
-    staged.publish().unwrap();
-    assert_eq!(shelf.list().unwrap(), ["a"]);
-    assert_eq!(fs::read(shelf.path("a").join("file")).unwrap(), b"x");
-    assert!(shelf.remove("a").unwrap() && !shelf.remove("a").unwrap());
+    let a = id("a");
+    let unseen =
+        || shelf.list().unwrap().is_empty() && matches!(shelf.layer(&a), Err(Error::NotFound { .. }));
+    shelf
+        .create(&a, |dir| {
+            fs::write(dir.join("file"), "x").unwrap();
+            assert!(unseen());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(shelf.list().unwrap(), std::slice::from_ref(&a));
+    assert_eq!(fs::read(shelf.layer(&a).unwrap().join("file")).unwrap(), b"x");
+    shelf.remove(&a).unwrap();
+    assert!(unseen());
+    assert_eq!(entries(root.path()), 0);
+    shelf.remove(&a).unwrap();
+}
+
+#[test]
+fn a_layer_that_cannot_be_filled_is_gone() {
+    let root = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(root.path()).unwrap();
+    let failed = shelf.create(&id("a"), |dir| {
+        fs::write(dir.join("file"), "x").unwrap();
+        Err(Error::driver("fill", "no"))
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "fill: no");
     assert_eq!(entries(root.path()), 0);
 }
 
 #[test]
-fn a_staged_directory_that_is_dropped_is_gone() {
+fn the_second_layer_of_an_id_is_refused_and_the_first_stays() {
     let root = tempfile::tempdir().unwrap();
     let shelf = Shelf::open(root.path()).unwrap();
-    let staged = shelf.stage("a").unwrap();
-    fs::write(staged.path().join("file"), "x").unwrap();
-    drop(staged);
-    assert_eq!(entries(root.path()), 0);
-}
-
-#[test]
-fn the_second_directory_of_a_name_is_refused_and_the_first_stays() {
-    let root = tempfile::tempdir().unwrap();
-    let shelf = Shelf::open(root.path()).unwrap();
-    for content in ["first", "second"] {
-        let staged = shelf.stage("a").unwrap();
-        fs::write(staged.path().join("file"), content).unwrap();
-        let published = staged.publish().map_err(|e| e.kind());
-        assert_eq!(published, if content == "first" { Ok(()) } else { Err(ErrorKind::AlreadyExists) });
-    }
-    assert_eq!(fs::read(shelf.path("a").join("file")).unwrap(), b"first");
+    let late = shelf.create(&id("a"), |_| create(&shelf, "a", "first"));
+    assert!(matches!(late, Err(Error::AlreadyExists { .. })), "{late:?}");
+    let again = create(&shelf, "a", "third");
+    assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+    assert_eq!(fs::read(shelf.path(&id("a")).join("file")).unwrap(), b"first");
     assert_eq!(entries(root.path()), 1);
 }
 

@@ -45,7 +45,7 @@ struct Allowed {
 
 fn allowed(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
-        "mount" | "archive" => &["core"],
+        "tree" | "mount" | "archive" => &["core"],
         "conformance" => &["core", "tree", "mount", "archive"],
         "engine" | "benches" => {
             &["core", "tree", "mount", "archive", "conformance", "runtime", "engine", "drivers/"]

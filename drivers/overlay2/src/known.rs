@@ -19,7 +19,7 @@ struct Known {
 
 /// The shelf in `path`, and what overlayfs can do there. Where that is too little, a new shelf is taken away again.
 pub(crate) fn prepare(path: &Path, root: &File, user_xattr: Option<bool>) -> Result<(Shelf, Host)> {
-    let shelf = Shelf::open(path).map_err(Error::io(|| format!("open '{}'", path.display())))?;
+    let shelf = Shelf::open(path)?;
     match host(path, root, &shelf, user_xattr) {
         Ok(host) => Ok((shelf, host)),
         Err(error) => {

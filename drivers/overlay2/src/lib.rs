@@ -99,7 +99,7 @@ impl Overlay2 {
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {
-        Layer::open(self.shelf.path(id.as_str()), id)
+        Layer::open(self.shelf.path(id), id)
     }
 
     /// The nearest parent, if there is one: there and committed, and no more than fit above it.
@@ -116,19 +116,7 @@ impl Overlay2 {
 
     /// Makes a layer that nobody sees before `fill` is through with its empty `diff`.
     fn make(&self, id: &LayerId, fill: impl FnOnce(&Layer) -> Result<()>) -> Result<()> {
-        let doing = || format!("create layer '{id}'");
-        if self.shelf.path(id.as_str()).exists() {
-            return Err(Error::layer_exists(id));
-        }
-        let staged = self.shelf.stage(id.as_str()).map_err(Error::io(doing))?;
-        let layer = Layer::make(staged.path(), id)?;
-        fill(&layer)?;
-        failpoint::hit("overlay2.create.staged").map_err(Error::io(doing))?;
-        staged.publish().map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::layer_exists(id),
-            _ => Error::io(doing)(e),
-        })?;
-        failpoint::hit("overlay2.create.published").map_err(Error::io(doing))
+        self.shelf.create(id, |dir| fill(&Layer::make(dir, id)?))
     }
 }
 
@@ -156,6 +144,7 @@ impl GraphDriver for Overlay2 {
     }
 
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
+        self.capabilities.admit_layer(NAME, options)?;
         let parent = self.parent(chain)?;
         let limits = quota::wanted(self.quotas.as_ref(), &options.quota)?;
         self.make(chain.id, |layer| {
@@ -175,10 +164,8 @@ impl GraphDriver for Overlay2 {
     }
 
     fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
+        self.capabilities.admit_mount(NAME, &request.options)?;
         let layer = self.layer(chain.id)?;
-        if request.options.id_map.is_some() && !self.capabilities.id_maps.is_yes() {
-            return Err(Error::Unsupported { driver: NAME.to_owned(), op: "id maps" });
-        }
         match request.access {
             Access::Read => self.read(&layer.attached()?, chain, &request.options),
             Access::Write => self.write(&layer.attached()?.writable()?, chain, &request.options),
@@ -255,7 +242,7 @@ impl GraphDriver for Overlay2 {
             (Some(quotas), Ok(diff)) => Some((quotas, quotas.project(&diff).map_err(Error::io(doing))?)),
             _ => None,
         };
-        self.shelf.remove(id.as_str()).map_err(Error::io(doing))?;
+        self.shelf.remove(id)?;
         failpoint::hit("overlay2.remove.removed").map_err(Error::io(doing))?;
         match project {
             Some((quotas, project)) => quotas.free(project).map_err(Error::io(doing)),
@@ -264,9 +251,7 @@ impl GraphDriver for Overlay2 {
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let names = self.shelf.list().map_err(Error::io(|| "list the layers"))?;
-        // Whatever else somebody put there is no layer.
-        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+        self.shelf.list()
     }
 }
 

@@ -60,7 +60,7 @@ impl Overlay2 {
     }
 
     fn diffs(&self, ids: &[LayerId]) -> impl Iterator<Item = PathBuf> {
-        ids.iter().map(|id| Layer::at(self.shelf.path(id.as_str()), id).diff())
+        ids.iter().map(|id| Layer::at(self.shelf.path(id), id).diff())
     }
 
     /// Gives a layer that is mounted for writing for the first time the limits of the driver's options, if it has none.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use mica_core::{Error, Quota, Result};
 
-use crate::NAME;
 use crate::sys::{self, INHERIT};
 
 /// What overlayfs and this driver make in a limited layer beside its own files: `diff`, `work` and what is in `work`.
@@ -26,19 +25,15 @@ pub(crate) struct Quotas {
     block: u64,
 }
 
-/// The quota that is needed for these limits; `None` where there are none to keep.
+/// The quota that is needed for these limits, which are claimed; `None` where there are none to keep.
 pub(crate) fn wanted<'a>(quotas: Option<&'a Quotas>, quota: &Quota) -> Result<Option<&'a Quotas>> {
-    let op = match quota {
-        Quota { bytes: None, inodes: None } => return Ok(None),
+    match quota {
+        Quota { bytes: None, inodes: None } => Ok(None),
         Quota { bytes: Some(0), .. } | Quota { inodes: Some(0), .. } => {
-            return Err(Error::Options(
-                "a quota of 0 leaves no room for anything; name a larger one".to_owned(),
-            ));
+            Err(Error::Options("a quota of 0 leaves no room for anything; name a larger one".to_owned()))
         }
-        Quota { bytes: Some(_), .. } => "a quota of bytes",
-        Quota { .. } => "a quota of inodes",
-    };
-    quotas.map(Some).ok_or(Error::Unsupported { driver: NAME.to_owned(), op })
+        Quota { .. } => Ok(quotas),
+    }
 }
 
 impl Quotas {

@@ -26,12 +26,12 @@ struct Crash {
 
 const CRASHES: &[Crash] = &[
     Crash {
-        point: "create.staged",
+        point: "shelf.create.filled",
         operation: "create",
         after: |root| root.holds(&["base", "detached", "top"]),
     },
     Crash {
-        point: "create.published",
+        point: "shelf.create.published",
         operation: "create",
         after: |root| {
             root.holds(&["base", "detached", "new", "top"]);
@@ -39,21 +39,21 @@ const CRASHES: &[Crash] = &[
         },
     },
     Crash {
-        point: "create.staged",
+        point: "shelf.create.filled",
         operation: "duplicate",
         after: |root| root.holds(&["base", "detached", "top"]),
     },
     Crash {
-        point: "create.published",
+        point: "shelf.create.published",
         operation: "duplicate",
         after: |root| {
             root.holds(&["base", "detached", "new", "top"]);
             assert_eq!(fs::read(root.path.join("layers/new/diff/file")).unwrap(), b"of top");
         },
     },
-    Crash { point: "mounts.work", operation: "write", after: |root| root.writes("top") },
+    Crash { point: "overlay2.mounts.work", operation: "write", after: |root| root.writes("top") },
     Crash {
-        point: "commit.inherited",
+        point: "overlay2.commit.inherited",
         operation: "commit",
         after: |root| {
             // Still without parents, so it is only filled, and committed again.
@@ -64,7 +64,7 @@ const CRASHES: &[Crash] = &[
         },
     },
     Crash {
-        point: "commit.marked",
+        point: "overlay2.commit.marked",
         operation: "commit",
         after: |root| {
             root.driver.mounts(root.chain("detached"), &request(Access::Apply)).unwrap_err();
@@ -73,7 +73,15 @@ const CRASHES: &[Crash] = &[
         },
     },
     Crash {
-        point: "remove.removed",
+        point: "shelf.remove.renamed",
+        operation: "remove",
+        after: |root| {
+            root.holds(&["base", "detached"]);
+            root.driver.remove(&id("top")).unwrap();
+        },
+    },
+    Crash {
+        point: "overlay2.remove.removed",
         operation: "remove",
         after: |root| {
             root.holds(&["base", "detached"]);
@@ -104,7 +112,7 @@ fn survive(crash: &Crash) {
     let died = Command::new(std::env::current_exe().unwrap())
         .env(OPERATION, crash.operation)
         .env(ROOT, dir.path())
-        .env(failpoint::VARIABLE, format!("overlay2.{}", crash.point))
+        .env(failpoint::VARIABLE, crash.point)
         .stderr(Stdio::null())
         .status()
         .unwrap();

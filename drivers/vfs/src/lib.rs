@@ -7,10 +7,12 @@
 
 mod manifest;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use mica_core::graphdriver::Posix;
@@ -20,7 +22,7 @@ use mica_core::{
     MountRequest, MountSpec, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, failpoint,
     options,
 };
-use mica_tree::{Shelf, Staged};
+use mica_tree::Shelf;
 
 use manifest::Manifest;
 
@@ -64,38 +66,24 @@ impl Vfs {
             0 => available_parallelism().map_or(1, usize::from),
             many => many as usize,
         };
-        let shelf = Shelf::open(root).map_err(Error::io(doing))?;
+        let shelf = Shelf::open(root)?;
         let reflink = reflinks(root).map_err(Error::io(doing))?;
         let root = File::open(root).map_err(Error::io(doing))?;
         Ok(Self { shelf, root, threads, capabilities: capabilities(reflink) })
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {
-        let dir = self.shelf.path(id.as_str());
-        if dir.is_dir() { Ok(Layer { id: id.clone(), dir }) } else { Err(Error::no_layer(id)) }
+        Ok(Layer { id: id.clone(), dir: self.shelf.layer(id)? })
     }
 
-    /// A new layer that is not seen yet, its tree empty.
-    fn stage(&self, id: &LayerId) -> Result<(Staged, Layer)> {
-        let doing = || format!("create layer '{id}'");
-        if self.shelf.path(id.as_str()).exists() {
-            return Err(Error::layer_exists(id));
-        }
-        let staged = self.shelf.stage(id.as_str()).map_err(Error::io(doing))?;
-        let layer = Layer { id: id.clone(), dir: staged.path().to_owned() };
-        fs::create_dir(layer.tree()).map_err(Error::io(doing))?;
-        set_mode(&layer.tree(), 0o755).map_err(Error::io(doing))?;
-        Ok((staged, layer))
-    }
-
-    fn publish(&self, staged: Staged, id: &LayerId) -> Result<()> {
-        let doing = || format!("create layer '{id}'");
-        failpoint::hit("vfs.create.copied").map_err(Error::io(doing))?;
-        staged.publish().map_err(|e| match e.kind() {
-            io::ErrorKind::AlreadyExists => Error::layer_exists(id),
-            _ => Error::io(doing)(e),
-        })?;
-        failpoint::hit("vfs.create.published").map_err(Error::io(doing))
+    /// Makes a layer that nobody sees before `fill` is through with its empty tree.
+    fn make(&self, id: &LayerId, fill: impl FnOnce(&Layer) -> Result<()>) -> Result<()> {
+        self.shelf.create(id, |dir| {
+            let layer = Layer { id: id.clone(), dir: dir.to_owned() };
+            let made = fs::create_dir(layer.tree()).and_then(|()| set_mode(&layer.tree(), 0o755));
+            made.map_err(layer.failed("create"))?;
+            fill(&layer)
+        })
     }
 }
 
@@ -120,28 +108,19 @@ impl GraphDriver for Vfs {
     }
 
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
-        let refuse = |op| Err(Error::Unsupported { driver: NAME.to_owned(), op });
-        match options {
-            LayerOptions { detached: true, .. } => return refuse("detached apply"),
-            LayerOptions { quota, .. } if quota.bytes.is_some() => return refuse("a quota of bytes"),
-            LayerOptions { quota, .. } if quota.inodes.is_some() => return refuse("a quota of inodes"),
-            LayerOptions { .. } => {}
-        }
+        self.capabilities.admit_layer(NAME, options)?;
         let parent = chain.parent().map(|id| self.layer(id)?.frozen()).transpose()?;
-        let (staged, layer) = self.stage(chain.id)?;
-        if let Some(parent) = parent {
-            copy(&parent, &layer, self.threads, None)?;
-            Manifest::take(&layer.tree(), &layer.manifest(), |_| true).map_err(layer.failed("record"))?;
-        }
-        self.publish(staged, chain.id)?;
+        self.make(chain.id, |layer| {
+            let Some(parent) = parent else { return Ok(()) };
+            copy(&parent, layer, self.threads, None)?;
+            Manifest::take(&layer.tree(), &layer.manifest(), |_| true).map_err(layer.failed("record"))
+        })?;
         Ok(Created::Fresh)
     }
 
     fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
+        self.capabilities.admit_mount(NAME, &request.options)?;
         let layer = self.layer(chain.id)?;
-        if request.options.id_map.is_some() {
-            return Err(Error::Unsupported { driver: NAME.to_owned(), op: "id maps" });
-        }
         let read_only = request.access == Access::Read;
         let layer = if read_only { layer } else { layer.writable()? };
         let bind = Bind { source: layer.tree(), read_only, ..Bind::default() };
@@ -168,22 +147,23 @@ impl GraphDriver for Vfs {
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {
         let from = self.layer(from.id)?.writable()?;
-        let (staged, layer) = self.stage(to)?;
-        let unchanged =
-            manifest::unchanged(&from.tree(), &from.manifest()).map_err(from.failed("compare"))?;
-        let copies = std::sync::Mutex::new(std::collections::HashSet::new());
-        let note = |pair: mica_tree::Pair| {
-            if unchanged.contains(&pair.from) {
-                copies.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(pair.to);
+        self.make(to, |layer| {
+            let unchanged =
+                manifest::unchanged(&from.tree(), &from.manifest()).map_err(from.failed("compare"))?;
+            let copies = Mutex::new(HashSet::new());
+            let note = |pair: mica_tree::Pair| {
+                if unchanged.contains(&pair.from) {
+                    copies.lock().unwrap_or_else(PoisonError::into_inner).insert(pair.to);
+                }
+            };
+            copy(&from, layer, self.threads, Some(&note))?;
+            if !from.manifest().exists() {
+                return Ok(());
             }
-        };
-        copy(&from, &layer, self.threads, Some(&note))?;
-        let copies = copies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if from.manifest().exists() {
+            let copies = copies.into_inner().unwrap_or_else(PoisonError::into_inner);
             let known = |inode| copies.contains(&inode);
-            Manifest::take(&layer.tree(), &layer.manifest(), known).map_err(layer.failed("record"))?;
-        }
-        self.publish(staged, to)
+            Manifest::take(&layer.tree(), &layer.manifest(), known).map_err(layer.failed("record"))
+        })
     }
 
     fn changes(&self, chain: Chain<'_>, _: &dyn Trees) -> Result<Changes> {
@@ -205,14 +185,11 @@ impl GraphDriver for Vfs {
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
-        let doing = || format!("remove layer '{id}'");
-        self.shelf.remove(id.as_str()).map_err(Error::io(doing))?;
-        Ok(())
+        self.shelf.remove(id)
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let names = self.shelf.list().map_err(Error::io(|| "list the layers"))?;
-        names.iter().map(|name| name.parse()).collect()
+        self.shelf.list()
     }
 }
 

@@ -14,8 +14,7 @@ use mica_core::graphdriver::Posix;
 use mica_core::mount::Bind;
 use mica_core::{
     Access, Capabilities, Chain, Changes, Created, DriverEntry, Error, GraphDriver, LayerId, LayerOptions,
-    MountRequest, MountSpec, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, failpoint,
-    options,
+    MountRequest, MountSpec, Mounts, OptionMap, Result, Support, Trees, Usage, WhiteoutForm, options,
 };
 use mica_tree::Shelf;
 
@@ -41,9 +40,8 @@ mica_core::driver_options! {
 fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
     // Unknown options are refused before anything is touched.
     let Options { threads } = options::parse(NAME, given, Options::DOCS)?;
-    let doing = || format!("open '{}'", root.display());
-    let shelf = Shelf::open(root).map_err(Error::io(doing))?;
-    let root = File::open(root).map_err(Error::io(doing))?;
+    let shelf = Shelf::open(root)?;
+    let root = File::open(root).map_err(Error::io(|| format!("open '{}'", root.display())))?;
     Ok(Box::new(Hello { shelf, root, threads: threads.max(1).into(), capabilities: capabilities() }))
 }
 
@@ -83,23 +81,16 @@ impl GraphDriver for Hello {
     }
 
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
-        if options.detached {
-            return Err(unsupported("detached apply"));
-        }
-        if options.quota.bytes.is_some() || options.quota.inodes.is_some() {
-            return Err(unsupported("a quota"));
-        }
+        self.capabilities.admit_layer(NAME, options)?;
         let parent = chain.parent().map(|id| self.committed(id)).transpose()?;
         self.copy(parent.as_deref(), chain.id)?;
         Ok(Created::Fresh)
     }
 
     fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
-        if request.options.id_map.is_some() {
-            return Err(unsupported("id maps"));
-        }
+        self.capabilities.admit_mount(NAME, &request.options)?;
         let read_only = request.access == Access::Read;
-        let dir = if read_only { self.layer(chain.id)? } else { self.writable(chain.id)? };
+        let dir = if read_only { self.shelf.layer(chain.id)? } else { self.writable(chain.id)? };
         let bind = Bind { source: dir.join("tree"), read_only, ..Bind::default() };
         // The tree is the whole tree, so whoever applies a tarball deletes files in it as anywhere else.
         Ok(Mounts { specs: vec![MountSpec::Bind(bind)], whiteouts: WhiteoutForm::Merged })
@@ -110,14 +101,14 @@ impl GraphDriver for Hello {
     }
 
     fn commit(&self, chain: Chain<'_>) -> Result<()> {
-        let mark = self.layer(chain.id)?.join("committed");
+        let mark = self.shelf.layer(chain.id)?.join("committed");
         File::create(mark).map_err(Error::io(|| format!("commit layer '{}'", chain.id)))?;
         Ok(())
     }
 
     fn sync(&self, layers: &[LayerId]) -> Result<()> {
         for id in layers {
-            self.layer(id)?;
+            self.shelf.layer(id)?;
         }
         let synced = rustix::fs::syncfs(&self.root).map_err(io::Error::from);
         synced.map_err(Error::io(|| "sync the file system"))
@@ -129,58 +120,42 @@ impl GraphDriver for Hello {
     }
 
     fn changes(&self, chain: Chain<'_>, _: &dyn Trees) -> Result<Changes> {
-        self.layer(chain.id)?;
+        self.shelf.layer(chain.id)?;
         Ok(Changes::Compare { only: None })
     }
 
     fn usage(&self, chain: Chain<'_>) -> Result<Usage> {
-        let tree = File::open(self.layer(chain.id)?.join("tree"));
+        let tree = File::open(self.shelf.layer(chain.id)?.join("tree"));
         let usage = tree.and_then(|tree| Ok(mica_tree::usage(tree.as_fd())?));
         let usage = usage.map_err(Error::io(|| format!("measure layer '{}'", chain.id)))?;
         Ok(Usage { bytes: usage.bytes, inodes: Some(usage.inodes) })
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
-        self.shelf.remove(id.as_str()).map_err(Error::io(|| format!("remove layer '{id}'")))?;
-        Ok(())
+        self.shelf.remove(id)
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
-        let names = self.shelf.list().map_err(Error::io(|| "list the layers"))?;
-        names.iter().map(|name| name.parse()).collect()
+        self.shelf.list()
     }
 }
 
 impl Hello {
-    /// The directory of a layer in any state.
-    fn layer(&self, id: &LayerId) -> Result<PathBuf> {
-        let dir = self.shelf.path(id.as_str());
-        if dir.is_dir() { Ok(dir) } else { Err(Error::no_layer(id)) }
-    }
-
     fn committed(&self, id: &LayerId) -> Result<PathBuf> {
-        let dir = self.layer(id)?;
+        let dir = self.shelf.layer(id)?;
         if dir.join("committed").exists() { Ok(dir) } else { Err(Error::writable(id)) }
     }
 
     fn writable(&self, id: &LayerId) -> Result<PathBuf> {
-        let dir = self.layer(id)?;
+        let dir = self.shelf.layer(id)?;
         if dir.join("committed").exists() { Err(Error::committed(id)) } else { Ok(dir) }
     }
 
     /// Makes the layer `to` with the tree of `from`, or an empty one. Nobody sees it before it is whole.
     fn copy(&self, from: Option<&Path>, to: &LayerId) -> Result<()> {
-        let doing = || format!("create layer '{to}'");
-        if self.shelf.path(to.as_str()).exists() {
-            return Err(Error::layer_exists(to));
-        }
-        let staged = self.shelf.stage(to.as_str()).map_err(Error::io(doing))?;
-        let tree = staged.path().join("tree");
-        fill(from, &tree, self.threads).map_err(Error::io(doing))?;
-        failpoint::hit("hello.create.filled").map_err(Error::io(doing))?;
-        staged.publish().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::layer_exists(to),
-            _ => Error::io(doing)(error),
+        self.shelf.create(to, |dir| {
+            let filled = fill(from, &dir.join("tree"), self.threads);
+            filled.map_err(Error::io(|| format!("create layer '{to}'")))
         })
     }
 }
@@ -192,8 +167,4 @@ fn fill(from: Option<&Path>, tree: &Path, threads: usize) -> io::Result<()> {
     };
     let (from, tree) = (File::open(from.join("tree"))?, File::open(tree)?);
     Ok(mica_tree::copy(from.as_fd(), tree.as_fd(), threads)?)
-}
-
-fn unsupported(op: &'static str) -> Error {
-    Error::Unsupported { driver: NAME.to_owned(), op }
 }

@@ -56,7 +56,7 @@ fn what_a_crash_left_is_gone_when_the_driver_is_opened_next() {
     let dir = tempfile::tempdir().unwrap();
     let root = &dir.path().join("root");
     let import = ["import", &root_file_system(dir.path()), "busybox"];
-    let crashed = command(root, &import).env(failpoint::VARIABLE, "hello.create.filled").output().unwrap();
+    let crashed = command(root, &import).env(failpoint::VARIABLE, "shelf.create.filled").output().unwrap();
     assert_eq!(crashed.status.code(), None, "the failpoint aborts the process");
     let count = |part: &str| fs::read_dir(root.join("storage/hello").join(part)).unwrap().count();
     assert_eq!((count("staging"), count("layers")), (1, 0));
