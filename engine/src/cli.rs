@@ -6,6 +6,7 @@ mod container;
 mod human;
 mod image;
 mod print;
+mod refusal;
 mod storage;
 mod system;
 mod table;
@@ -14,10 +15,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{Config, Engine, Error, Registry, Result};
+use refusal::verb;
 
 /// Where everything is kept unless `--root` or `MICA_ROOT` says otherwise.
 const DEFAULT_ROOT: &str = "/var/lib/mica";
@@ -80,14 +81,27 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
     if let Some(status) = container::early(&verb(&arguments)) {
         return status;
     }
-    let outcome = match Cli::try_parse_from(&arguments) {
+    let outcome = match parse(&arguments) {
         Ok(cli) => run(cli, registry, container::refusal_status(&verb(&arguments))),
-        Err(error) => return explain(&error, &arguments),
+        Err(error) => return refusal::explain(&error, &arguments),
     };
     outcome.unwrap_or_else(|Failure { status, error }| {
         print::error(&error);
         ExitCode::from(status)
     })
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = take_dashes(Cli::command()).try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Lets flags take whatever follows them, as Docker's do: `-u -1` is refused for what it says, not for how it begins.
+fn take_dashes(command: clap::Command) -> clap::Command {
+    let has_value = |arg: &clap::Arg| !arg.is_positional() && arg.get_action().takes_values();
+    command
+        .mut_args(|arg| if has_value(&arg) { arg.allow_hyphen_values(true) } else { arg })
+        .mut_subcommands(take_dashes)
 }
 
 /// `refused` is the exit status when the verb is not begun.
@@ -126,78 +140,20 @@ fn serve_mount(registry: &Registry, arguments: &[OsString]) -> ExitCode {
     }
 }
 
-/// Prints help or a version as they are, and anything else as one line.
-fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let text = error.render().to_string();
-            print::text(&text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-        }
-        _ => {
-            print::error(&Error::Invalid(one_line(&error.render().to_string())));
-            ExitCode::from(container::refusal_status(&verb(arguments)))
-        }
-    }
-}
-
-/// The sentences of clap's text up to the usage, joined.
-fn one_line(text: &str) -> String {
-    let text = text.strip_prefix("error: ").unwrap_or(text);
-    let said = text.split("\nUsage:").next().unwrap_or(text);
-    let said = said.split("\nFor more information").next().unwrap_or(said);
-    let sentences: Vec<String> = said
-        .split("\n\n")
-        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|part| !part.is_empty())
-        .collect();
-    sentences.join("; ") + "; 'mica --help' lists what there is"
-}
-
-/// The first argument that is neither a global flag nor its value.
-fn verb(arguments: &[OsString]) -> String {
-    let mut arguments = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
-    while let Some(argument) = arguments.next() {
-        if !argument.starts_with('-') {
-            return argument.into_owned();
-        }
-        if !argument.contains('=') {
-            arguments.next();
-        }
-    }
-    String::new()
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        take_dashes(Cli::command()).debug_assert();
     }
 
     #[test]
-    fn what_clap_says_becomes_one_line() {
-        let error = Cli::try_parse_from(["mica", "imagse"]).unwrap_err();
-        let text = one_line(&error.render().to_string());
-        assert!(text.starts_with("unrecognized subcommand 'imagse'; tip: "), "{text}");
-        assert!(text.contains("'images'") && !text.contains('\n'), "{text}");
-        let error = Cli::try_parse_from(["mica", "images", "--quite"]).unwrap_err();
-        let text = one_line(&error.render().to_string());
-        assert!(
-            text.starts_with("unexpected argument '--quite' found; tip: ") && !text.contains('\n'),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn the_verb_is_found_behind_the_global_flags() {
-        let verb = |text: &str| verb(&text.split(' ').map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(verb("mica --root /x --runtime=runc run --rm x"), "run");
-        assert_eq!(verb("mica"), "");
+    fn the_value_of_a_flag_may_begin_with_a_dash_as_dockers_do() {
+        let words = ["mica", "run", "-u", "-1", "--memory", "-5", "-e", "-x=y", "image", "-c"];
+        let error = parse(&words.map(OsString::from)).unwrap_err().to_string();
+        assert!(error.starts_with("error: invalid value '-5' for '--memory <SIZE>'"), "{error}");
+        assert!(parse(&["mica", "rm", "--frce", "c"].map(OsString::from)).is_err());
     }
 }

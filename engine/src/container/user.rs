@@ -11,6 +11,10 @@ use rustix::io::Errno;
 
 use crate::{Error, Result};
 
+/// The largest number of a user or a group, as in Docker. What is above is negative to some programs, and the very last is
+/// "no change" to setresuid(2).
+const LARGEST: u32 = i32::MAX as u32;
+
 /// An image's list of users is not longer than this; the rest of a longer one is not read.
 const MOST: u64 = 4 << 20;
 
@@ -25,9 +29,9 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, wanted: &str) -> Result<User> {
     let groups = read(root, "etc/group")?;
     let user = if user.is_empty() { "0" } else { user };
     let entry = entry(&passwd, user);
-    let listed = entry.as_ref().and_then(|fields| fields.get(2)?.parse().ok());
-    let uid = listed.or(user.parse().ok()).ok_or_else(|| refuse("user", user, "passwd"))?;
-    let own: Option<u32> = entry.as_ref().and_then(|fields| fields.get(3)?.parse().ok());
+    let listed = entry.as_ref().and_then(|fields| number(fields.get(2)?));
+    let uid = listed.or_else(|| number(user)).ok_or_else(|| refuse("user", user, "passwd"))?;
+    let own: Option<u32> = entry.as_ref().and_then(|fields| number(fields.get(3)?));
     let mut found = User::default();
     found.set_uid(uid);
     match group {
@@ -43,8 +47,17 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, wanted: &str) -> Result<User> {
 }
 
 fn refuse(kind: &str, name: &str, file: &str) -> Error {
-    let text = format!("unable to find {kind} {}: no matching entries in {file} file", name.escape_debug());
+    let text = match name.parse::<i64>() {
+        Ok(_) => format!("invalid {kind} {name}: numbers of users and groups are from 0 to {LARGEST}"),
+        Err(_) => {
+            format!("unable to find {kind} {}: no matching entries in {file} file", name.escape_debug())
+        }
+    };
     Error::Runtime { status: 125, text }
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&number| number <= LARGEST)
 }
 
 /// The line of a user by name, else by number.
@@ -57,8 +70,8 @@ fn entry(passwd: &str, user: &str) -> Option<Vec<String>> {
 
 fn group_id(groups: &str, wanted: &str) -> Option<u32> {
     let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let named = lines.find(|fields| fields[0] == wanted).and_then(|fields| fields.get(2)?.parse().ok());
-    named.or_else(|| wanted.parse().ok())
+    let named = lines.find(|fields| fields[0] == wanted).and_then(|fields| number(fields.get(2)?));
+    named.or_else(|| number(wanted))
 }
 
 fn memberships(groups: &str, user: &str) -> Vec<u32> {
@@ -67,7 +80,7 @@ fn memberships(groups: &str, user: &str) -> Vec<u32> {
     let lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut ids: Vec<u32> = lines
         .filter(|fields| !user.is_empty() && member(fields))
-        .filter_map(|fields| fields[2].parse().ok())
+        .filter_map(|fields| number(fields[2]))
         .collect();
     ids.dedup();
     ids
@@ -140,6 +153,17 @@ mod tests {
     #[test]
     fn a_name_comes_before_a_number() {
         assert_eq!(ids("77"), (78, 79, vec![]));
+    }
+
+    #[test]
+    fn a_number_that_is_none_of_a_user_is_refused() {
+        for wanted in ["-1", "2147483648", "4294967295", "99999999999"] {
+            for wanted in [wanted.to_owned(), format!("0:{wanted}")] {
+                let text = look(&wanted).unwrap_err().to_string();
+                assert!(text.contains("are from 0 to 2147483647"), "{wanted}: {text}");
+            }
+        }
+        assert_eq!(ids("2147483647").0, 2_147_483_647);
     }
 
     #[test]

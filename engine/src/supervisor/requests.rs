@@ -64,7 +64,9 @@ impl Serve<'_> {
     fn exec(&mut self, index: usize, request: &ExecRequest, fds: &[OwnedFd]) -> Result<(Answer, Handed)> {
         if self.stage.state.status == Status::Paused {
             let name = self.stage.container.name();
-            return Err(Error::Conflict(format!("container {name} is paused, unpause the container before exec")));
+            return Err(Error::Conflict(format!(
+                "container {name} is paused, unpause the container before exec"
+            )));
         }
         let process = self.exec_process(request)?;
         let null = null()?;

@@ -84,7 +84,9 @@ fn an_exec_that_the_container_refuses_is_status_1_and_one_that_cannot_be_execute
         assert!(bed.fails(1, &["exec", "c", "true"]).contains("container c is not running"));
         bed.ok(&["start", "c"]);
         assert!(bed.fails(1, &["exec", "-it", "c", "true"]).contains("not a TTY"));
-        assert!(bed.fails(126, &["exec", "-u", "nobody", "c", "true"]).contains("unable to find user nobody"));
+        assert!(
+            bed.fails(126, &["exec", "-u", "nobody", "c", "true"]).contains("unable to find user nobody")
+        );
         bed.fails(126, &["exec", "c", "/etc"]);
         bed.fails(127, &["exec", "c", "nosuch"]);
         assert!(bed.fails(127, &["exec", "c", ""]).contains("executable file not found"));

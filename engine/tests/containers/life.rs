@@ -74,6 +74,45 @@ fn what_cannot_be_run_is_status_125_and_leaves_nothing() {
 }
 
 #[test]
+fn a_value_that_begins_with_a_dash_is_refused_for_what_it_says() {
+    once(|bed| {
+        let refusals = [
+            (["-u", "-1"], "invalid user -1: numbers of users and groups are from 0"),
+            (["--memory", "-5"], "invalid value '-5' for '--memory <SIZE>': not a size"),
+            (["--cpus", "-1"], "--cpus -1: give a number from 0.01"),
+            (["--name", "-x"], "invalid container name (-x)"),
+            (["-w", "-x"], "the working directory '-x' must be an absolute path"),
+            (["-h", "-x!"], "invalid hostname '-x!'"),
+            (["--ulimit", "-x"], "invalid ulimit '-x'"),
+            (["--network", "-x"], "unknown network '-x'"),
+            (["--log-opt", "--rm"], "log option '--rm'"),
+        ];
+        for (flag, why) in refusals {
+            let text = bed.fails(125, &[&["run", "--rm"], &flag[..], &["busybox", "true"]].concat());
+            assert!(text.contains(why), "{flag:?}: {text}");
+        }
+        let env = bed.ok(&["run", "--rm", "-e", "-A=-1", "--label", "-l", "busybox", "env"]);
+        assert!(env.contains("-A=-1\n"), "{env}");
+    });
+}
+
+#[test]
+fn an_argument_that_is_not_utf_8_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    once(|bed| {
+        let bad = std::ffi::OsStr::from_bytes(b"no\xffname");
+        for (verb, status) in [(["ps", "-f"], 1), (["run", "-e"], 125)] {
+            let output = bed.command(&verb).arg(bad).output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(
+                (output.status.code(), text.as_str()),
+                (Some(status), "mica: not UTF-8: 'no\\xffname'\n")
+            );
+        }
+    });
+}
+
+#[test]
 fn the_short_flag_h_is_the_hostname_as_dockers() {
     once(|bed| assert_eq!(bed.sh(&["-h", "box"], "cat /proc/sys/kernel/hostname"), "box\n"));
 }
