@@ -83,6 +83,8 @@ impl Engine {
         let root = Root::open(&config.root)?;
         let mut engine = Self { config, root, stores: Mutex::default(), warnings: Vec::new() };
         engine.warnings = engine.recover()?;
+        // Without it a full disk is harder to clear, and everything else works.
+        let _ = engine.root.keep_reserve();
         Ok(engine)
     }
 

@@ -24,6 +24,7 @@ pub mod load;
 mod lock;
 pub mod manage;
 pub mod reference;
+mod reserve;
 pub mod root;
 pub mod save;
 mod settle;

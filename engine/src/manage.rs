@@ -100,50 +100,54 @@ impl Engine {
     /// Removes a name, and the image with the last one, as `docker rmi` does. An image that a container uses is
     /// not removed; with `force` it loses its names.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Removed> {
-        self.transaction("rmi", Barrier::Disk, |transaction| {
-            let _lock = self.root().lock()?;
-            let found = images::find(self.root(), text)?;
-            let mut tags = Tags::read(self.root())?;
-            let names = tags.of(found.id());
-            let by_name = if let Found::ByName(name, _) = &found { Some(name) } else { None };
-            let is_last = by_name.is_none() || names.len() <= 1;
-            let user = if is_last { self.user_of(found.id(), transaction)? } else { None };
-            if let Some(user) = user.as_ref().filter(|_| !force) {
-                return Err(in_use(text, found.id(), user));
-            }
-            if by_name.is_none() && names.len() > 1 && !force {
-                return Err(many_names(found.id(), &names));
-            }
-            let gone = if let Some(name) = by_name { vec![name.clone()] } else { names };
-            for name in &gone {
-                tags.remove(name);
-            }
-            let image = (is_last && user.is_none()).then_some(*found.id());
-            self.forget(transaction, &tags, gone, image)
-        })
+        self.freeing(|| self.transaction("rmi", Barrier::Disk, |tx| self.remove_image_in(tx, text, force)))
+    }
+
+    fn remove_image_in(&self, transaction: &Transaction<'_>, text: &str, force: bool) -> Result<Removed> {
+        let _lock = self.root().lock()?;
+        let found = images::find(self.root(), text)?;
+        let mut tags = Tags::read(self.root())?;
+        let names = tags.of(found.id());
+        let by_name = if let Found::ByName(name, _) = &found { Some(name) } else { None };
+        let is_last = by_name.is_none() || names.len() <= 1;
+        let user = if is_last { self.user_of(found.id(), transaction)? } else { None };
+        if let Some(user) = user.as_ref().filter(|_| !force) {
+            return Err(in_use(text, found.id(), user));
+        }
+        if by_name.is_none() && names.len() > 1 && !force {
+            return Err(many_names(found.id(), &names));
+        }
+        let gone = if let Some(name) = by_name { vec![name.clone()] } else { names };
+        for name in &gone {
+            tags.remove(name);
+        }
+        let image = (is_last && user.is_none()).then_some(*found.id());
+        self.forget(transaction, &tags, gone, image)
     }
 
     /// Removes the images that have no name, or with `all` those that no container uses; those in use stay.
     pub fn prune_images(&self, all: bool) -> Result<Removed> {
-        self.transaction("prune", Barrier::Disk, |transaction| {
-            let _lock = self.root().lock()?;
-            let mut tags = Tags::read(self.root())?;
-            let mut removed = Removed::default();
-            for id in images::ids(self.root())? {
-                let names = tags.of(&id);
-                if (!names.is_empty() && !all) || self.user_of(&id, transaction)?.is_some() {
-                    continue;
-                }
-                for name in &names {
-                    tags.remove(name);
-                }
-                let one = self.forget(transaction, &tags, names, Some(id))?;
-                removed.untagged.extend(one.untagged);
-                removed.deleted.extend(one.deleted);
-                removed.reclaimed += one.reclaimed;
+        self.freeing(|| self.transaction("prune", Barrier::Disk, |tx| self.prune_images_in(tx, all)))
+    }
+
+    fn prune_images_in(&self, transaction: &Transaction<'_>, all: bool) -> Result<Removed> {
+        let _lock = self.root().lock()?;
+        let mut tags = Tags::read(self.root())?;
+        let mut removed = Removed::default();
+        for id in images::ids(self.root())? {
+            let names = tags.of(&id);
+            if (!names.is_empty() && !all) || self.user_of(&id, transaction)?.is_some() {
+                continue;
             }
-            Ok(removed)
-        })
+            for name in &names {
+                tags.remove(name);
+            }
+            let one = self.forget(transaction, &tags, names, Some(id))?;
+            removed.untagged.extend(one.untagged);
+            removed.deleted.extend(one.deleted);
+            removed.reclaimed += one.reclaimed;
+        }
+        Ok(removed)
     }
 
     /// Writes the names that remain, and lets an image go; its layers follow when the transaction is settled. The

@@ -92,6 +92,11 @@ impl Root {
         self.path.join("tags.json")
     }
 
+    /// Room for who removes something from a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
     /// Holds the whole root for a moment: whoever reads and then changes tags, images, records or intents has it. It
     /// is never held while content is written, nor while another lock is waited for.
     pub fn lock(&self) -> Result<Lock> {

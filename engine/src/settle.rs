@@ -19,12 +19,13 @@ impl Engine {
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         let dead = intent::dead(self.root())?;
-        if !dead.is_empty() {
-            self.remove_free_locks()?;
+        if dead.is_empty() {
+            return Ok(warnings);
         }
+        self.remove_free_locks()?;
         for intent in dead {
             let what = doing(&intent.lines());
-            if let Err(error) = self.settle(intent, None) {
+            if let Err(error) = self.freeing(|| self.settle(intent, None)) {
                 warnings.push(format!("cannot clean up after '{what}' yet: {error}"));
             }
         }

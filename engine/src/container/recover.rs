@@ -27,8 +27,10 @@ impl Engine {
         if !state.status.is_live() {
             return Ok(state);
         }
-        busy.note("being cleaned up")?;
-        let state = self.put_right(container)?;
+        let state = self.freeing(|| {
+            busy.note("being cleaned up")?;
+            self.put_right(container)
+        })?;
         if container.record().settings.auto_remove {
             self.remove_held(container, &busy, true)?;
         }

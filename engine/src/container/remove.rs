@@ -25,6 +25,10 @@ impl Engine {
     /// Removes a container. One that runs is refused, or with `force` killed first. With `volumes` those that were made
     /// for it alone go too.
     pub fn remove(&self, container: &Container, force: bool, volumes: bool) -> Result<()> {
+        self.freeing(|| self.remove_now(container, force, volumes))
+    }
+
+    fn remove_now(&self, container: &Container, force: bool, volumes: bool) -> Result<()> {
         let state = self.state(container)?;
         if state.status.is_live() {
             if !force {
@@ -41,11 +45,15 @@ impl Engine {
             }
         }
         let busy = Busy::take(container.dir(), container.name(), "being removed")?;
-        self.remove_held(container, &busy, volumes)
+        self.discard(container, &busy, volumes)
     }
 
     /// Removes a container that this process holds and that does not run.
-    pub(crate) fn remove_held(&self, container: &Container, _held: &Busy, volumes: bool) -> Result<()> {
+    pub(crate) fn remove_held(&self, container: &Container, held: &Busy, volumes: bool) -> Result<()> {
+        self.freeing(|| self.discard(container, held, volumes))
+    }
+
+    fn discard(&self, container: &Container, _held: &Busy, volumes: bool) -> Result<()> {
         let record = container.record();
         self.transaction("remove a container", Barrier::None, |tx| {
             let store = self.store(Some(&record.driver))?;

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use mica_archive::Kind;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::archives::{entry, gzip, tar, tar_of};
+use crate::disk::SmallDisk;
 use crate::home::{Home, MICA};
 
 fn refused(tarball: &[u8]) -> String {
@@ -66,30 +65,11 @@ fn a_tarball_without_end_is_refused() {
     assert!(!text.is_empty());
 }
 
-/// A small file system of its own, as a data root.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(home: &Home, size: &str) -> Self {
-        let path = home.dir.path().join("disk");
-        fs::create_dir(&path).unwrap();
-        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
-        mount("mica-test", &path, "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        unmount(&self.0, UnmountFlags::DETACH).unwrap();
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_and_what_was_begun_is_gone() {
     let outside = Home::new();
-    let disk = SmallDisk::new(&outside, "4m");
-    let home = Home::at(disk.0.join("root"));
+    let disk = SmallDisk::tmpfs(&outside, "4m");
+    let home = Home::at(disk.path().join("root"));
     let large = home.file("large.tar", &tar(&[("a", &vec![7; 9 << 20])]));
     for arguments in [["import", &large, "large"], ["--storage-driver=vfs", "import", &large]] {
         let text = home.refused(&arguments);
@@ -116,8 +96,8 @@ fn an_endless_stream_that_is_no_image_archive_does_not_fill_the_disk() {
 #[test]
 fn an_endless_stream_ends_with_the_disk() {
     let outside = Home::new();
-    let disk = SmallDisk::new(&outside, "4m");
-    let home = Home::at(disk.0.join("root"));
+    let disk = SmallDisk::tmpfs(&outside, "4m");
+    let home = Home::at(disk.path().join("root"));
     let mut child = home
         .command(&["import", "-", "endless"])
         .stdin(Stdio::piped())

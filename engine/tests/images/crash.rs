@@ -42,7 +42,7 @@ fn survives(home: &Home, point: &str, arguments: &[&str], drivers: &[&str]) {
     home.assert_empty();
 }
 
-fn drivers() -> Vec<String> {
+pub(crate) fn drivers() -> Vec<String> {
     let text = Home::new().ok(&["drivers", "--format", "{{.Name}} {{.Status}}"]);
     text.lines().filter_map(|line| line.strip_suffix(" available")).map(str::to_owned).collect()
 }

@@ -5,6 +5,8 @@ mod archives;
 mod bad_input;
 mod check;
 mod crash;
+mod disk;
+mod full_disk;
 mod home;
 mod interop;
 mod life;
