@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxPids, LinuxResources};
 
 use super::{Cgroup, Group, Version, devices, v1, v2};
 use crate::error::{Context, Error, Result};
@@ -11,15 +11,62 @@ use crate::error::{Context, Error, Result};
 /// One value for one file; the first of `files` that exists takes it.
 #[derive(Debug)]
 pub(super) struct Setting {
-    pub(super) controller: &'static str,
-    pub(super) files: Vec<&'static str>,
-    pub(super) value: String,
+    controller: &'static str,
+    files: Vec<&'static str>,
+    value: String,
 }
 
 impl Setting {
-    pub(super) fn new(controller: &'static str, file: &'static str, value: String) -> Self {
-        Self { controller, files: vec![file], value }
+    /// `None` for a limit that the bundle does not name.
+    pub(super) fn new<T: ToString>(
+        controller: &'static str,
+        file: &'static str,
+        value: Option<T>,
+    ) -> Option<Self> {
+        value.map(|value| Self { controller, files: vec![file], value: value.to_string() })
     }
+}
+
+/// What a bundle sets: there zero, or an empty list, is no limit.
+pub(super) fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != T::default())
+}
+
+/// The files of the block I/O controller in one version of control groups.
+#[derive(Debug)]
+pub(super) struct BlockIo {
+    pub(super) controller: &'static str,
+    /// The first that exists takes the weight.
+    pub(super) weight: [&'static str; 2],
+    /// For bytes read and written a second, then for operations: the file, and what stands before the rate there.
+    pub(super) throttles: [(&'static str, &'static str); 4],
+}
+
+impl BlockIo {
+    fn settings(&self, io: &LinuxBlockIo) -> Vec<Option<Setting>> {
+        let weight = given(io.weight()).map(|weight| weight.to_string());
+        let weight =
+            weight.map(|value| Setting { controller: self.controller, files: self.weight.to_vec(), value });
+        let rates = [
+            io.throttle_read_bps_device(),
+            io.throttle_write_bps_device(),
+            io.throttle_read_iops_device(),
+            io.throttle_write_iops_device(),
+        ];
+        let throttles = self.throttles.iter().zip(rates).flat_map(|((file, key), devices)| {
+            devices.iter().flatten().map(move |device| {
+                let line = format!("{}:{} {key}{}", device.major(), device.minor(), device.rate());
+                Setting::new(self.controller, file, Some(line))
+            })
+        });
+        std::iter::once(weight).chain(throttles).collect()
+    }
+}
+
+/// The same in both versions.
+fn cpuset(cpu: &LinuxCpu) -> Vec<Option<Setting>> {
+    let set = |file, list: &Option<String>| Setting::new("cpuset", file, given(list.clone()));
+    vec![set("cpuset.cpus", cpu.cpus()), set("cpuset.mems", cpu.mems())]
 }
 
 impl Cgroup {
@@ -49,25 +96,27 @@ impl Cgroup {
     /// A controller is in a v1 hierarchy or in the unified one; each setting goes where its controller is.
     fn apply_all(&self, resources: &LinuxResources, version: Version) -> Result<()> {
         let mut settings = Vec::new();
-        let mut here = |controller: &str, make: &mut dyn FnMut() -> Result<Vec<Setting>>| -> Result<()> {
-            if self.version(controller) == version {
-                settings.extend(make()?);
-            }
-            Ok(())
-        };
+        let mut here =
+            |controller: &str, make: &mut dyn FnMut() -> Result<Vec<Option<Setting>>>| -> Result<()> {
+                if self.version(controller) == version {
+                    settings.extend(make()?.into_iter().flatten());
+                }
+                Ok(())
+            };
         let old = version == Version::V1;
         if let Some(memory) = resources.memory() {
             here("memory", &mut || if old { Ok(v1::memory(memory)) } else { v2::memory(memory) })?;
         }
         if let Some(cpu) = resources.cpu() {
             here("cpu", &mut || Ok(if old { v1::cpu(cpu) } else { v2::cpu(cpu) }))?;
+            here("cpuset", &mut || Ok(cpuset(cpu)))?;
         }
         if let Some(io) = resources.block_io() {
-            here("blkio", &mut || Ok(if old { v1::block_io(io) } else { v2::block_io(io) }))?;
+            let files = if old { &v1::BLOCK_IO } else { &v2::BLOCK_IO };
+            here("blkio", &mut || Ok(files.settings(io)))?;
         }
-        if let Some(pids) = resources.pids().filter(|pids| pids.limit() != 0) {
-            let value = if pids.limit() < 0 { "max".to_owned() } else { pids.limit().to_string() };
-            here("pids", &mut || Ok(vec![Setting::new("pids", "pids.max", value.clone())]))?;
+        if let Some(limit) = given(resources.pids().as_ref().map(LinuxPids::limit)) {
+            here("pids", &mut || Ok(vec![Setting::new("pids", "pids.max", Some(v2::max(limit)))]))?;
         }
         settings.iter().try_for_each(|setting| self.set(setting, version))
     }

@@ -3,9 +3,21 @@
 use std::path::Path;
 use std::{fs, io};
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory};
 
-use super::resources::Setting;
+use super::resources::{BlockIo, Setting, given};
+
+pub(super) const BLOCK_IO: BlockIo = BlockIo {
+    controller: "blkio",
+    // CFQ's file is gone since Linux 5.0; BFQ's has a name of its own.
+    weight: ["blkio.weight", "blkio.bfq.weight"],
+    throttles: [
+        ("blkio.throttle.read_bps_device", ""),
+        ("blkio.throttle.write_bps_device", ""),
+        ("blkio.throttle.read_iops_device", ""),
+        ("blkio.throttle.write_iops_device", ""),
+    ],
+};
 
 /// A new cpuset group has neither processors nor memory nodes, and no process can enter it: it gets its
 /// parent's.
@@ -19,67 +31,26 @@ pub(super) fn inherit_cpuset(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn memory(memory: &LinuxMemory) -> Vec<Setting> {
-    let set = |file, value: Option<String>| value.map(|value| Setting::new("memory", file, value));
-    let flag = |value: Option<bool>| value.filter(|on| *on).map(|_| "1".to_owned());
-    let number = |value: Option<i64>| value.map(|value| value.to_string());
+pub(super) fn memory(memory: &LinuxMemory) -> Vec<Option<Setting>> {
+    let killer_is_off = memory.disable_oom_killer().filter(|off| *off);
     // The plain limit may not exceed the one with swap, which a new group has unlimited.
-    [
-        set("memory.limit_in_bytes", number(memory.limit())),
-        set("memory.memsw.limit_in_bytes", number(memory.swap().filter(|swap| *swap != 0))),
-        set("memory.soft_limit_in_bytes", number(memory.reservation())),
-        set("memory.swappiness", memory.swappiness().map(|value| value.to_string())),
-        set("memory.oom_control", flag(memory.disable_oom_killer())),
+    vec![
+        Setting::new("memory", "memory.limit_in_bytes", memory.limit()),
+        Setting::new("memory", "memory.memsw.limit_in_bytes", given(memory.swap())),
+        Setting::new("memory", "memory.soft_limit_in_bytes", memory.reservation()),
+        Setting::new("memory", "memory.swappiness", memory.swappiness()),
+        Setting::new("memory", "memory.oom_control", killer_is_off.map(u8::from)),
     ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
-pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Setting> {
-    let set =
-        |controller, file, value: Option<String>| value.map(|value| Setting::new(controller, file, value));
-    let number = |value: Option<u64>| value.filter(|value| *value != 0).map(|value| value.to_string());
-    [
-        set("cpu", "cpu.shares", number(cpu.shares())),
-        set("cpu", "cpu.cfs_period_us", number(cpu.period())),
-        set(
-            "cpu",
-            "cpu.cfs_quota_us",
-            cpu.quota().filter(|quota| *quota != 0).map(|quota| quota.to_string()),
-        ),
-        set("cpu", "cpu.cfs_burst_us", number(cpu.burst())),
-        set("cpu", "cpu.idle", cpu.idle().map(|idle| idle.to_string())),
-        set("cpu", "cpu.rt_period_us", number(cpu.realtime_period())),
-        set(
-            "cpu",
-            "cpu.rt_runtime_us",
-            cpu.realtime_runtime().filter(|us| *us != 0).map(|us| us.to_string()),
-        ),
-        set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|list| !list.is_empty())),
-        set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|list| !list.is_empty())),
+pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Option<Setting>> {
+    vec![
+        Setting::new("cpu", "cpu.shares", given(cpu.shares())),
+        Setting::new("cpu", "cpu.cfs_period_us", given(cpu.period())),
+        Setting::new("cpu", "cpu.cfs_quota_us", given(cpu.quota())),
+        Setting::new("cpu", "cpu.cfs_burst_us", given(cpu.burst())),
+        Setting::new("cpu", "cpu.idle", cpu.idle()),
+        Setting::new("cpu", "cpu.rt_period_us", given(cpu.realtime_period())),
+        Setting::new("cpu", "cpu.rt_runtime_us", given(cpu.realtime_runtime())),
     ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-pub(super) fn block_io(io: &LinuxBlockIo) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        // CFQ's file is gone since Linux 5.0; BFQ's has a name of its own.
-        let files = vec!["blkio.weight", "blkio.bfq.weight"];
-        settings.push(Setting { controller: "blkio", files, value: weight.to_string() });
-    }
-    let mut throttle = |file, devices: &Option<Vec<LinuxThrottleDevice>>| {
-        for device in devices.iter().flatten() {
-            let value = format!("{}:{} {}", device.major(), device.minor(), device.rate());
-            settings.push(Setting::new("blkio", file, value));
-        }
-    };
-    throttle("blkio.throttle.read_bps_device", io.throttle_read_bps_device());
-    throttle("blkio.throttle.write_bps_device", io.throttle_write_bps_device());
-    throttle("blkio.throttle.read_iops_device", io.throttle_read_iops_device());
-    throttle("blkio.throttle.write_iops_device", io.throttle_write_iops_device());
-    settings
 }

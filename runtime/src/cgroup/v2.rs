@@ -3,10 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::resources::Setting;
+use super::resources::{BlockIo, Setting, given};
 use crate::error::{Error, Result};
+
+pub(super) const BLOCK_IO: BlockIo = BlockIo {
+    controller: "io",
+    weight: ["io.bfq.weight", "io.weight"],
+    throttles: [("io.max", "rbps="), ("io.max", "wbps="), ("io.max", "riops="), ("io.max", "wiops=")],
+};
 
 /// The controllers of every container, for statistics and for limits that are set later, and those that
 /// `resources` needs.
@@ -33,9 +39,9 @@ pub(super) fn delegate(dir: &Path, controllers: &[&str]) {
     }
 }
 
-pub(super) fn memory(memory: &LinuxMemory) -> Result<Vec<Setting>> {
-    let set = |file, value: Option<i64>| value.map(|value| Setting::new("memory", file, max(value)));
-    let swap = match (memory.limit(), memory.swap().filter(|swap| *swap != 0)) {
+pub(super) fn memory(memory: &LinuxMemory) -> Result<Vec<Option<Setting>>> {
+    let set = |file, value: Option<i64>| Setting::new("memory", file, value.map(max));
+    let swap = match (memory.limit(), given(memory.swap())) {
         (_, None) => None,
         (_, Some(-1)) => Some(-1),
         // The bundle counts memory and swap together, this file swap alone.
@@ -47,61 +53,28 @@ pub(super) fn memory(memory: &LinuxMemory) -> Result<Vec<Setting>> {
             )));
         }
     };
-    let settings = [
+    Ok(vec![
         set("memory.max", memory.limit()),
         set("memory.swap.max", swap),
         set("memory.low", memory.reservation()),
-    ];
-    Ok(settings.into_iter().flatten().collect())
+    ])
 }
 
-pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Setting> {
-    let set =
-        |controller, file, value: Option<String>| value.map(|value| Setting::new(controller, file, value));
-    let text = |value: Option<u64>| value.filter(|value| *value != 0).map(|value| value.to_string());
-    let bandwidth = match (cpu.quota().filter(|quota| *quota != 0), text(cpu.period())) {
+pub(super) fn cpu(cpu: &LinuxCpu) -> Vec<Option<Setting>> {
+    let bandwidth = match (given(cpu.quota()), given(cpu.period())) {
         (None, None) => None,
-        (quota, period) => {
-            Some(format!("{} {}", max(quota.unwrap_or(-1)), period.unwrap_or_else(|| "100000".into())))
-        }
+        (quota, period) => Some(format!("{} {}", max(quota.unwrap_or(-1)), period.unwrap_or(100_000))),
     };
-    [
-        set(
-            "cpu",
-            "cpu.weight",
-            cpu.shares().filter(|shares| *shares != 0).map(|shares| weight(shares).to_string()),
-        ),
-        set("cpu", "cpu.max", bandwidth),
-        set("cpu", "cpu.max.burst", text(cpu.burst())),
-        set("cpu", "cpu.idle", cpu.idle().map(|idle| idle.to_string())),
-        set("cpuset", "cpuset.cpus", cpu.cpus().clone().filter(|list| !list.is_empty())),
-        set("cpuset", "cpuset.mems", cpu.mems().clone().filter(|list| !list.is_empty())),
+    vec![
+        Setting::new("cpu", "cpu.weight", given(cpu.shares()).map(weight)),
+        Setting::new("cpu", "cpu.max", bandwidth),
+        Setting::new("cpu", "cpu.max.burst", given(cpu.burst())),
+        Setting::new("cpu", "cpu.idle", cpu.idle()),
     ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
-pub(super) fn block_io(io: &LinuxBlockIo) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        let files = vec!["io.bfq.weight", "io.weight"];
-        settings.push(Setting { controller: "io", files, value: weight.to_string() });
-    }
-    let mut throttle = |key: &str, devices: &Option<Vec<LinuxThrottleDevice>>| {
-        for device in devices.iter().flatten() {
-            let value = format!("{}:{} {key}={}", device.major(), device.minor(), device.rate());
-            settings.push(Setting::new("io", "io.max", value));
-        }
-    };
-    throttle("rbps", io.throttle_read_bps_device());
-    throttle("wbps", io.throttle_write_bps_device());
-    throttle("riops", io.throttle_read_iops_device());
-    throttle("wiops", io.throttle_write_iops_device());
-    settings
-}
-
-fn max(value: i64) -> String {
+/// A limit as a file of either version says it; below zero is none.
+pub(super) fn max(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
 }
 
