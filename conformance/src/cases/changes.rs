@@ -6,6 +6,7 @@ use mica_archive::diff;
 use mica_archive::writer::Writer;
 
 use super::list;
+use super::tree::{below, ten_deep};
 use crate::bench::Bench;
 use crate::difference::{check, with_changes};
 use crate::files::{
@@ -127,13 +128,9 @@ fn changes_of_base(bench: Bench<'_>) -> Verdict {
 }
 
 fn changes_of_recreated_directories(bench: Bench<'_>) -> Verdict {
-    let below = |depth: usize| (0..=depth).map(|level| format!("d{level}")).collect::<PathBuf>();
     for depth in 0..10 {
         let mut twin = bench.twin(&format!("depth-{depth}"))?;
-        twin.layer(|tree| {
-            mkdir(&tree.join(below(9)))?;
-            (0..10).try_for_each(|level| write(&tree.join(below(level)).join("file"), "base"))
-        })?;
+        twin.layer(ten_deep)?;
         twin.layer(|tree| remove(&tree.join(below(depth))))?;
         twin.layer(|tree| mkdir(&tree.join(below(9))))?;
         twin.layer(|tree| {

@@ -88,14 +88,21 @@ fn directory_recreated(bench: Bench<'_>) -> Verdict {
     .map(drop)
 }
 
+/// The directory at this depth in what [`ten_deep`] makes.
+pub(super) fn below(depth: usize) -> PathBuf {
+    (0..=depth).map(|level| format!("d{level}")).collect()
+}
+
+/// Ten directories in each other, a file in each.
+pub(super) fn ten_deep(tree: &Path) -> Verdict {
+    mkdir(&tree.join(below(9)))?;
+    (0..10).try_for_each(|level| write(&tree.join(below(level)).join("file"), "base"))
+}
+
 fn directory_recreated_at_depth(bench: Bench<'_>) -> Verdict {
-    let below = |depth: usize| (0..=depth).map(|level| format!("d{level}")).collect::<PathBuf>();
     for depth in 0..10 {
         let mut twin = bench.twin(&format!("depth-{depth}"))?;
-        twin.layer(|tree| {
-            mkdir(&tree.join(below(9)))?;
-            (0..10).try_for_each(|level| write(&tree.join(below(level)).join("file"), "base"))
-        })?;
+        twin.layer(ten_deep)?;
         twin.layer(|tree| remove(&tree.join(below(depth))))?;
         twin.layer(|tree| {
             mkdir(&tree.join(below(9)))?;
