@@ -5,6 +5,7 @@
 mod container;
 mod human;
 mod image;
+mod output;
 mod print;
 mod refusal;
 mod storage;

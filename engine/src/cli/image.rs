@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use mica_archive::apply::UnsupportedXattrs;
 
+use super::output::Output;
 use super::table::Table;
 use super::{Outcome, human, print};
 use crate::{Engine, Error, ImportOptions, Reference, Result};
@@ -262,21 +263,9 @@ fn save(engine: &Engine, flags: &Save) -> Result<()> {
         }
         return engine.save(&flags.images, stdout.lock());
     };
-    let failed = || format!("write '{}'", path.display());
-    // Onto a device or a pipe there is nothing to rename.
-    if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
-        let file = File::options().write(true).open(path).map_err(Error::io(failed))?;
-        return engine.save(&flags.images, file);
-    }
-    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".mica-save-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .tempfile_in(parent)
-        .map_err(Error::io(failed))?;
-    engine.save(&flags.images, &mut file)?;
-    file.flush().map_err(Error::io(failed))?;
-    file.persist(path).map(drop).map_err(|e| Error::io(failed)(e.error))
+    let mut output = Output::create(path)?;
+    engine.save(&flags.images, &mut output)?;
+    output.put_in_place()
 }
 
 fn remove(engine: &Engine, flags: &Rmi) -> Outcome {

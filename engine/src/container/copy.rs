@@ -47,8 +47,7 @@ impl Engine {
         let (files, path) = self.files(container, from)?;
         let base = Base::Root(files.root.as_fd());
         let origin = Origin::find(&base, &path, options.follow)?;
-        let target = Target::find(&Base::Host, to, &origin)?;
-        copy(&origin, &target, options)?;
+        copy(&origin, &Base::Host, to, to, options)?;
         files.close()
     }
 
@@ -56,8 +55,7 @@ impl Engine {
     pub fn copy_in(&self, container: &Container, from: &str, to: &str, options: CopyOptions) -> Result<()> {
         let origin = Origin::find(&Base::Host, from, options.follow)?;
         let (files, path) = self.files(container, to)?;
-        let target = Target::find(&Base::Root(files.root.as_fd()), &path, &origin)?;
-        copy(&origin, &target, options)?;
+        copy(&origin, &Base::Root(files.root.as_fd()), &path, to, options)?;
         files.close()
     }
 
@@ -160,11 +158,16 @@ fn literal() -> ApplyOptions<'static> {
     ApplyOptions { xattrs: UnsupportedXattrs::Warn, ..ApplyOptions::new(WhiteoutForm::Aufs) }
 }
 
-fn copy(origin: &Origin, target: &Target, options: CopyOptions) -> Result<()> {
-    let mut extractor = Extractor::new(&target.directory, literal())?;
-    let mut put = |entry: &mica_archive::Entry, content: &mut dyn Read| extractor.entry(entry, content);
-    let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
-    Packer::new(ownership, &mut put).pack(origin, &target.name)?;
-    extractor.finish()?;
-    Ok(())
+/// Copies to `path` below `base`, which is what the user called `to`.
+fn copy(origin: &Origin, base: &Base<'_>, path: &str, to: &str, options: CopyOptions) -> Result<()> {
+    let put_there = || {
+        let target = Target::find(base, path, origin)?;
+        let mut extractor = Extractor::new(&target.directory, literal())?;
+        let mut put = |entry: &mica_archive::Entry, content: &mut dyn Read| extractor.entry(entry, content);
+        let ownership = if options.archive { Ownership::Kept } else { Ownership::Root };
+        Packer::new(ownership, &mut put).pack(origin, &target.name)?;
+        extractor.finish()?;
+        Ok(())
+    };
+    put_there().map_err(Error::doing::<Error, _>(|| format!("copy to '{}'", to.escape_debug())))
 }

@@ -154,3 +154,27 @@ fn a_copy_reaches_volumes_whether_the_container_runs_or_not() {
         bed.ok(&["rm", "-f", "v"]);
     });
 }
+
+#[test]
+fn an_error_names_the_file_that_the_user_named_and_leaves_no_other() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "true"]);
+        fs::create_dir(bed.path("out")).unwrap();
+        bed.file("out/file", b"");
+        let path = |name: &str| bed.path(name).to_str().unwrap().to_owned();
+        for missing in ["nosuch/x", "out/nosuch/x", "out/file/x", "out"] {
+            let missing = path(missing);
+            for arguments in [["export", "-o", &missing, "c"], ["save", "-o", &missing, "busybox"]] {
+                let text = bed.fails(1, &arguments);
+                assert!(text.starts_with(&format!("mica: write '{missing}': ")), "{text}");
+                assert!(!text.contains(".mica-"), "{text}");
+            }
+        }
+        let text = bed.fails(1, &["cp", "c:/etc/passwd", &path("nosuch/x")]);
+        let (file, directory) = (path("nosuch/x"), path("nosuch"));
+        assert_eq!(text, format!("mica: copy to '{file}': no such path: {directory}\n"));
+        let text = bed.fails(1, &["cp", "c:/etc/passwd", "/proc/nosuch"]);
+        assert!(text.starts_with("mica: copy to '/proc/nosuch': "), "{text}");
+        assert_eq!(fs::read_dir(bed.path("out")).unwrap().count(), 1);
+    });
+}

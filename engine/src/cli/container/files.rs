@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use mica_archive::diff::ChangeKind;
 
+use super::super::output::Output;
 use super::super::{Outcome, print};
 use crate::container::{CommitOptions, CopyOptions, LogOptions, Stream, parse_time};
 use crate::{Engine, Error, Reference, Result};
@@ -199,14 +200,9 @@ pub(super) fn export(engine: &Engine, flags: &Export) -> Outcome {
             out.flush().map_err(Error::io(|| "write to standard output"))?;
         }
         Some(path) => {
-            let failed = || format!("write '{}'", path.display());
-            let aside = tempfile::NamedTempFile::new_in(
-                path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref()),
-            );
-            let mut aside = BufWriter::with_capacity(128 << 10, aside.map_err(Error::io(failed))?);
-            engine.export(&container, &mut aside)?;
-            let aside = aside.into_inner().map_err(|e| Error::io(failed)(e.into_error()))?;
-            aside.persist(path).map_err(|e| Error::io(failed)(e.error))?;
+            let mut output = Output::create(path)?;
+            engine.export(&container, &mut output)?;
+            output.put_in_place()?;
         }
     }
     Ok(ExitCode::SUCCESS)
