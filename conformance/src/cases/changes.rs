@@ -1,6 +1,6 @@
 //! Where a layer differs from its parent.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mica_archive::diff;
 use mica_archive::writer::Writer;
