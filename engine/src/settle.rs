@@ -18,6 +18,9 @@ impl Engine {
     /// Settles the intents of processes that are gone; returns what could not be done.
     pub(crate) fn recover(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
+        if let Err(error) = mica_mount::sweep(&self.root().tmp()) {
+            warnings.push(format!("cannot unmount what a command left that was killed: {error}"));
+        }
         let dead = intent::dead(self.root())?;
         if dead.is_empty() {
             return Ok(warnings);

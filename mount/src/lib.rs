@@ -16,7 +16,7 @@
 //!
 //! What the kernel lacks is made up for: [`Calls`] names the four ways there are, probed by trying. All four mount 500
 //! lower layers with paths of any length and any characters. Only the oldest one needs `scratch`, to attach a tree
-//! where nobody looks.
+//! where nobody looks; what a process leaves there that is killed, [`sweep`] undoes.
 
 mod attached;
 mod bind;
@@ -39,4 +39,5 @@ pub use attached::Attached;
 pub use calls::Calls;
 pub use lazy::{Held, LazyTrees};
 pub use mounter::Mounter;
+pub use scratch::{SCRATCH_PREFIX, sweep};
 pub use tree::Tree;

@@ -71,7 +71,7 @@ impl Mounter {
         }
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let whole = rustix::mount::open_tree(CWD, place.dir(), flags)
+        let whole = rustix::mount::open_tree(CWD, place.at(), flags)
             .map_err(|e| failed("detach a tree of several mounts", e, ""))?;
         bind::make_private(whole.as_fd(), "make a tree private")?;
         place.close()?;
@@ -95,7 +95,7 @@ impl Mounter {
         let mut server = None;
         let mut place = Scratch::make(&self.scratch)?;
         place.mounted_by(|at| self.one_at(first, at).map(|started| server = started))?;
-        settle(first, place.dir())?;
+        settle(first, place.at())?;
         let root = place.root()?;
         for spec in rest {
             let target = target(spec)?;

@@ -29,7 +29,7 @@ pub(crate) fn open(spec: &Overlay, calls: Calls, scratch: &Path) -> Result<Owned
     }
     let mut place = Scratch::make(scratch)?;
     place.mounted_by(|at| classic::overlay(spec, at, scratch))?;
-    let tree = bind::clone(place.dir(), None)?;
+    let tree = bind::clone(place.at(), None)?;
     place.close()?;
     Ok(tree)
 }

@@ -31,7 +31,7 @@ impl Tree {
     }
 
     pub(crate) fn attached(root: OwnedFd, place: Scratch, server: Option<Server>) -> Self {
-        Self { path: place.dir().to_owned(), root, place: Some(place), server }
+        Self { path: place.at().to_owned(), root, place: Some(place), server }
     }
 
     /// A second mount of what is mounted at `at`, such as a live writable tree: the same files, another mount. What is
@@ -70,7 +70,7 @@ impl Tree {
             return Ok(attached);
         };
         // Not moved: the kernel refuses that where the parent of a mount is shared.
-        rustix::mount::mount_bind_recursive(place.dir(), at).map_err(|e| failed(doing(), e, ""))?;
+        rustix::mount::mount_bind_recursive(place.at(), at).map_err(|e| failed(doing(), e, ""))?;
         let root = open_dir(CWD.as_fd(), at).inspect_err(|_| {
             let _ = rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         })?;

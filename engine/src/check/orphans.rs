@@ -61,13 +61,16 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Every directory in `tmp` belongs to an intent.
+    /// Every directory in `tmp` belongs to an intent, or is a mount of a process that lives: others are swept when the root
+    /// is opened.
     pub(super) fn find_scratch(&mut self) -> Result<()> {
         let root = self.engine.root();
         let left: Vec<String> = {
             let _lock = root.lock()?;
             let intents = root::names(&root.intents())?;
-            root::names(&root.tmp())?.into_iter().filter(|name| !intents.contains(name)).collect()
+            let is_left =
+                |name: &String| !intents.contains(name) && !name.starts_with(mica_mount::SCRATCH_PREFIX);
+            root::names(&root.tmp())?.into_iter().filter(is_left).collect()
         };
         for name in left {
             let path = root.tmp().join(name);

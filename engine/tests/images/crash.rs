@@ -3,6 +3,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use mica_core::mount::Bind;
+use mica_core::{MountSpec, Mounts, WhiteoutForm};
+use mica_mount::{Calls, Mounter, table};
+
 use crate::archives::{DockerArchive, tar};
 use crate::home::{Home, MICA};
 
@@ -158,6 +162,31 @@ fn two_at_once_make_one_layer() {
     }
     assert_eq!(home.names("layers").len(), 4);
     home.assert_consistent();
+}
+
+/// Old kernels mount a layer at a place below `tmp`. A check that took the place of a live command for a left one would
+/// delete what is in the layer.
+#[test]
+fn a_mount_of_a_killed_command_is_undone_and_one_of_a_live_command_is_left_alone() {
+    let home = Home::new();
+    home.ok(&["images"]);
+    let (tmp, source) = (home.root().join("tmp"), home.dir.path().join("source"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "kept").unwrap();
+    let left = tmp.join("mount-1-0/tree");
+    fs::create_dir_all(&left).unwrap();
+    rustix::mount::mount_bind(&source, &left).unwrap();
+    let bind = MountSpec::Bind(Bind { source: source.clone(), ..Bind::default() });
+    let mounts = Mounts { specs: vec![bind], whiteouts: WhiteoutForm::Merged };
+    let live = Mounter::new(&tmp).with_calls(Calls::Classic).open(&mounts).unwrap();
+    let answer = home.ok(&["storage", "check", "--repair"]);
+    assert!(answer.ends_with("all is well\n"), "{answer}");
+    assert_eq!(home.names("tmp").len(), 1);
+    assert_eq!(table::below(&tmp).unwrap().len(), 1);
+    assert_eq!(fs::read(live.path().join("file")).unwrap(), b"kept");
+    live.close().unwrap();
+    assert_eq!(fs::read(source.join("file")).unwrap(), b"kept");
+    home.assert_empty();
 }
 
 /// The image is on one driver; a container on the other needs it there.
