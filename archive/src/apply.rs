@@ -22,6 +22,13 @@
 //! there; then `lib` is made as a directory, as the archive says and as other engines do. Only the last
 //! component is never followed: a directory that meets a link replaces it.
 //!
+//! # Attributes
+//!
+//! An ACL comes as the kernel's attribute (`SCHILY.xattr.system.posix_acl_access`, from GNU tar and this crate), as text
+//! (`SCHILY.acl.access`, from GNU tar, star and bsdtar), or as both, of which the first counts. A text names users and
+//! groups; without a number behind it a name says nothing here, for it is nobody's or somebody else's. Other engines
+//! leave ACLs as text out. What cannot be set, or is not told in full, follows [`UnsupportedXattrs`].
+//!
 //! # Order
 //!
 //! Of two members with one path the last one counts. A directory that meets a directory keeps its content and
@@ -33,6 +40,7 @@
 mod adopt;
 mod cursor;
 mod fault;
+mod foreign;
 mod frame;
 mod link;
 mod member;
@@ -43,6 +51,7 @@ mod remove;
 mod seen;
 mod site;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read;
@@ -68,13 +77,14 @@ const PATHS_LIMIT: usize = 8 << 20;
 /// Told of a regular file that this run extracted, by its path in the tree, before it goes. An error ends the run.
 pub type Displaced<'a> = Box<dyn FnMut(&[u8]) -> Result<()> + Send + 'a>;
 
-/// What happens to an extended attribute that the file, the file system or the user namespace cannot have.
+/// What happens to an extended attribute that the file, the file system or the user namespace cannot have, or that
+/// the archive does not tell in full: an ACL that names users without their numbers, an encoding that is broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnsupportedXattrs {
     /// The layer is refused.
     #[default]
     Strict,
-    /// The attribute is left out, and [`Applied::warnings`] says so.
+    /// The attribute, or of an ACL the rules with such names, is left out, and [`Applied::warnings`] says so.
     Warn,
 }
 
@@ -295,7 +305,8 @@ impl<'a> Extractor<'a> {
     fn root(&mut self, entry: &Entry) -> Attempt {
         self.cursor.ascend(0, &mut self.site)?;
         if entry.kind == Kind::Directory {
-            self.describe_here(entry);
+            let entry = self.translate(entry)?;
+            self.describe_here(&entry);
         } else {
             let path = fault::printable(&entry.path);
             self.site.applied.warn(format!("'{path}' was left out: it names the root and is no directory"));
@@ -319,7 +330,12 @@ impl<'a> Extractor<'a> {
         self.site.mark_opaque(self.cursor.here_mut())
     }
 
+    fn translate<'e>(&mut self, entry: &'e Entry) -> Attempt<Cow<'e, Entry>> {
+        foreign::translate(entry, self.site.rules.unsupported, &mut self.site.applied)
+    }
+
     fn plain(&mut self, name: &[u8], entry: &Entry, content: &mut dyn Read) -> Attempt {
+        let entry = &*self.translate(entry)?;
         match &entry.kind {
             Kind::File { size, sparse } => self.file(name, entry, *size, sparse.as_deref(), content),
             Kind::Directory => self.directory(name, entry),

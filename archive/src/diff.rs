@@ -5,8 +5,9 @@
 //!
 //! A tarball holds what is new or changed, the directories on the way to it, and deletions as whiteouts: `.wh.NAME`,
 //! and `.wh..wh..opq` in a directory that hides what its parent has below it (OCI image specification, "layers"). Sockets
-//! are left out, as other engines do: nobody can connect to a copy. Names come in byte order, so the same layer
-//! always gives the same bytes.
+//! are left out, as other engines do: nobody can connect to a copy. All attributes are written as `SCHILY.xattr` records
+//! in the kernel's form, ACLs too; other engines write `security.capability` alone, and set any. Names come in byte
+//! order, so the same layer always gives the same bytes.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

@@ -57,6 +57,8 @@ pub struct Entry {
     pub gid: u32,
     /// The time of the last change of content.
     pub mtime: Time,
-    /// Extended attributes by full name (`user.x`, `security.capability`), in the archive's order.
+    /// Extended attributes by full name (`user.x`, `security.capability`), in the archive's order. One that the archive
+    /// has in another form than the kernel's has the key of its PAX record for a name, and the value as it stands
+    /// there: an ACL as text (`SCHILY.acl.access`), a value that could not be decoded (`LIBARCHIVE.xattr.user.x`).
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

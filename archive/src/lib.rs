@@ -7,10 +7,12 @@
 //!
 //! Names are bytes, nothing in an archive is trusted, and memory does not grow with its size.
 
+mod acl;
 pub mod apply;
 pub mod compress;
 pub mod diff;
 pub mod digest;
+mod encoded;
 mod entry;
 mod error;
 mod header;

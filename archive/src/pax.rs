@@ -1,12 +1,20 @@
 //! PAX extended records: `LENGTH KEY=VALUE\n`, each overriding a field of the header that follows.
 
-use crate::Time;
 use crate::header::{Field, id};
+use crate::{Time, encoded};
 
-/// More attributes than this no file can have: their names would not fit in a list (`XATTR_LIST_MAX`, 64 KiB).
+/// More attributes than this no file can have: their names would not fit in a list (`XATTR_LIST_MAX`, 64 KiB). Those
+/// that come in two forms count twice.
 const MAX_XATTRS: usize = 10_000;
 /// The prefix of the keys that hold extended attributes.
 pub(crate) const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The same of libarchive, with the attribute encoded.
+pub(crate) const ENCODED_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
+/// The prefix of the keys that hold ACLs as text.
+pub(crate) const ACL: &[u8] = b"SCHILY.acl.";
+
+/// What begins the keys that say nothing of all members.
+const OF_ONE_MEMBER: [&[u8]; 4] = [XATTR, ENCODED_XATTR, ACL, b"GNU.sparse."];
 
 /// What a global header may set for all members after it.
 ///
@@ -28,8 +36,9 @@ pub(crate) struct Records {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) mtime: Option<Time>,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) sparse: Sparse,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    encoded_xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The records of GNU's sparse formats 0.0, 0.1 and 1.0.
@@ -55,7 +64,13 @@ impl Records {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Field<()> {
         if let Some(name) = key.strip_prefix(XATTR) {
-            return self.set_xattr(name, value);
+            return set_xattr(&mut self.xattrs, self.encoded_xattrs.len(), name, value);
+        }
+        if let Some(name) = key.strip_prefix(ENCODED_XATTR) {
+            return set_xattr(&mut self.encoded_xattrs, self.xattrs.len(), name, value);
+        }
+        if key.starts_with(ACL) {
+            return set_xattr(&mut self.xattrs, self.encoded_xattrs.len(), key, value);
         }
         match key {
             b"path" => self.path = name("path", value)?,
@@ -77,15 +92,12 @@ impl Records {
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Field<()> {
-        if let Some((_, known)) = self.xattrs.iter_mut().find(|(known, _)| known == name) {
-            *known = value.to_vec();
-        } else if self.xattrs.len() < MAX_XATTRS {
-            self.xattrs.push((name.to_vec(), value.to_vec()));
-        } else {
-            return Err(format!("more than {MAX_XATTRS} extended attributes"));
-        }
-        Ok(())
+    /// All attributes. One that has another form than the kernel's has the key of its record for a name.
+    pub(crate) fn take_xattrs(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut xattrs = std::mem::take(&mut self.xattrs);
+        let broken = encoded::merge(&mut xattrs, std::mem::take(&mut self.encoded_xattrs));
+        xattrs.extend(broken.into_iter().map(|(name, value)| ([ENCODED_XATTR, &name].concat(), value)));
+        xattrs
     }
 
     fn add_sparse(&mut self, parity: usize, value: &[u8]) -> Field<()> {
@@ -96,6 +108,18 @@ impl Records {
         numbers.push(decimal("GNU.sparse.offset", value)?);
         Ok(())
     }
+}
+
+/// Puts an attribute into a list, beside which there are `others`.
+fn set_xattr(xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>, others: usize, name: &[u8], value: &[u8]) -> Field<()> {
+    if let Some((_, known)) = xattrs.iter_mut().find(|(known, _)| known == name) {
+        *known = value.to_vec();
+    } else if xattrs.len() + others < MAX_XATTRS {
+        xattrs.push((name.to_vec(), value.to_vec()));
+    } else {
+        return Err(format!("more than {MAX_XATTRS} extended attributes"));
+    }
+    Ok(())
 }
 
 impl Sparse {
@@ -118,7 +142,9 @@ impl Defaults {
                 b"gid" => self.gid = owner("gid", value)?,
                 b"mtime" => self.mtime = time(value)?,
                 b"path" | b"linkpath" | b"size" => return Err(misplaced(key)),
-                _ if key.starts_with(XATTR) || key.starts_with(b"GNU.sparse.") => return Err(misplaced(key)),
+                _ if OF_ONE_MEMBER.iter().any(|prefix| key.starts_with(prefix)) => {
+                    return Err(misplaced(key));
+                }
                 _ => {}
             }
             Ok(())
@@ -335,8 +361,22 @@ mod tests {
 
     #[test]
     fn attribute_values_are_any_bytes() {
-        let parsed = parsed(&record("SCHILY.xattr.user.x", b"\0=\n\xff")).unwrap();
-        assert_eq!(parsed.xattrs, [(b"user.x".to_vec(), b"\0=\n\xff".to_vec())]);
+        let mut parsed = parsed(&record("SCHILY.xattr.user.x", b"\0=\n\xff")).unwrap();
+        assert_eq!(parsed.take_xattrs(), [(b"user.x".to_vec(), b"\0=\n\xff".to_vec())]);
+    }
+
+    #[test]
+    fn what_has_not_the_kernels_form_keeps_its_key() {
+        let records = [
+            record("LIBARCHIVE.xattr.user.a", b"Yg"),
+            record("LIBARCHIVE.xattr.user.b", b"?"),
+            record("SCHILY.acl.access", b"user::rwx"),
+        ];
+        let names = [&b"SCHILY.acl.access"[..], b"user.a", b"LIBARCHIVE.xattr.user.b"];
+        let values = [&b"user::rwx"[..], b"b", b"?"];
+        let expected: Vec<_> =
+            names.map(<[u8]>::to_vec).into_iter().zip(values.map(<[u8]>::to_vec)).collect();
+        assert_eq!(parsed(&records.concat()).unwrap().take_xattrs(), expected);
     }
 
     #[test]
@@ -348,7 +388,8 @@ mod tests {
 
     #[test]
     fn a_global_header_may_not_speak_of_one_member() {
-        for key in ["path", "linkpath", "size", "SCHILY.xattr.user.x", "GNU.sparse.map"] {
+        let attributes = ["SCHILY.xattr.user.x", "SCHILY.acl.access", "LIBARCHIVE.xattr.user.x"];
+        for key in ["path", "linkpath", "size", "GNU.sparse.map"].into_iter().chain(attributes) {
             assert!(Defaults::default().add(&record(key, b"1")).is_err(), "{key}");
         }
         assert!(Defaults::default().add(&record("comment", b"1")).is_ok());

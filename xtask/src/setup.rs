@@ -20,6 +20,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "crun", why: "a second OCI runtime behind --runtime", demo: false },
     Package { name: "skopeo", why: "reads what mica saves, and writes what it loads", demo: false },
     Package { name: "umoci", why: "unpacks OCI layouts that mica saves, and packs others", demo: false },
+    Package { name: "libarchive-tools", why: "bsdtar, which writes ACLs in a form of its own", demo: false },
     Package { name: "e2fsprogs", why: "ext4 with project quota on a loop device", demo: false },
     Package { name: "xfsprogs", why: "xfs on a loop device, for reflinks and quota", demo: false },
 ];

@@ -1,5 +1,5 @@
-//! Any list of members is extracted or refused, in each form and over a tree that holds traps; nothing beside
-//! the tree changes or shows in it.
+//! Any list of members, some with ACLs as text, is extracted or refused, in each form and over a tree that holds traps;
+//! nothing beside the tree changes or shows in it.
 
 #![no_main]
 
@@ -32,6 +32,26 @@ const PARTS: [&str; 16] = [
     ".wh..wh.plnk",
     "lib",
     "b/c",
+];
+
+/// What ACLs are made of.
+const RULES: [&str; 16] = [
+    "user::rwx,",
+    "group::r-x\n",
+    "other:r--,",
+    "mask::rwx #",
+    "user:lisa:rwx:1000,",
+    "user:lisa:rwx,",
+    "u:0:x,",
+    "g:4294967295:r,",
+    "group:2:rw\n",
+    "mask:",
+    ":",
+    ",",
+    "\n",
+    "7",
+    "rwx",
+    "\u{ff}",
 ];
 
 const SECRET: &str = "hello world";
@@ -83,11 +103,11 @@ fn apply(tree: &Path, form: WhiteoutForm, mut bytes: &[u8]) {
 
 fn entry(bytes: &mut &[u8]) -> Option<Entry> {
     let [kind, mode, rest @ ..] = *bytes else { return None };
-    let (kind, mode) = (*kind, *mode);
+    let (number, mode) = (*kind, *mode);
     *bytes = rest;
     let path = path(bytes);
     let size = u64::from(mode % 8);
-    let kind = match kind % 10 {
+    let kind = match number % 10 {
         0 | 1 => Kind::File { size, sparse: None },
         2 => {
             let segment = Segment { offset: u64::from(mode), length: size };
@@ -101,7 +121,22 @@ fn entry(bytes: &mut &[u8]) -> Option<Entry> {
     };
     let mode = u32::from(mode) << 4;
     let mtime = Time { seconds: 1, nanoseconds: 2 };
-    Some(Entry { path, kind, mode, uid: mode % 3, gid: 0, mtime, xattrs: Vec::new() })
+    let xattrs = match number / 10 % 4 {
+        0 => vec![(b"SCHILY.acl.access".to_vec(), acl(bytes))],
+        1 => vec![(b"SCHILY.acl.default".to_vec(), acl(bytes))],
+        _ => Vec::new(),
+    };
+    Some(Entry { path, kind, mode, uid: mode % 3, gid: 0, mtime, xattrs })
+}
+
+/// The first byte says how many rules and parts of such follow, to the four that an ACL needs or to none.
+fn acl(bytes: &mut &[u8]) -> Vec<u8> {
+    let Some((&first, rest)) = bytes.split_first() else { return Vec::new() };
+    let (parts, rest) = rest.split_at(rest.len().min(usize::from(first % 16)));
+    *bytes = rest;
+    let rules = parts.iter().map(|part| RULES[usize::from(part % 16)]);
+    let start = if first & 0x80 == 0 { "" } else { "user::rwx,group::r-x,mask::rwx,other::---," };
+    format!("{start}{}", rules.collect::<String>()).into_bytes()
 }
 
 /// Up to seven parts; the first byte says how many, and whether the path is absolute.

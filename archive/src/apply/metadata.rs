@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use super::fault::{Attempt, Fault, failed, printable, refuse};
-use super::{Applied, SelinuxLabels, UnsupportedXattrs};
+use super::{Applied, SelinuxLabels, UnsupportedXattrs, foreign};
 use crate::{Entry, Time};
 
 const NAME_LIMIT: usize = 255;
@@ -286,7 +286,7 @@ pub(super) fn check(entry: &Entry) -> Attempt {
         if name.is_empty() || name.contains(&0) || name.len() > NAME_LIMIT {
             return refuse(format!("'{}' cannot name an attribute", printable(name)));
         }
-        if value.len() > VALUE_LIMIT {
+        if value.len() > VALUE_LIMIT && !foreign::is_foreign(name) {
             return refuse(format!("its attribute {} has more than {VALUE_LIMIT} bytes", printable(name)));
         }
     }

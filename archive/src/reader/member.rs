@@ -105,7 +105,7 @@ impl Member {
     }
 }
 
-fn entry(path: Vec<u8>, kind: Kind, header: &Header<'_>, records: Records) -> Field<Entry> {
+fn entry(path: Vec<u8>, kind: Kind, header: &Header<'_>, mut records: Records) -> Field<Entry> {
     let mtime = match records.mtime {
         Some(mtime) => mtime,
         None => Time { seconds: header.mtime()?, nanoseconds: 0 },
@@ -117,7 +117,7 @@ fn entry(path: Vec<u8>, kind: Kind, header: &Header<'_>, records: Records) -> Fi
         uid: records.uid.map_or_else(|| header.uid(), Ok)?,
         gid: records.gid.map_or_else(|| header.gid(), Ok)?,
         mtime,
-        xattrs: records.xattrs,
+        xattrs: records.take_xattrs(),
     })
 }
 

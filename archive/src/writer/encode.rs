@@ -156,7 +156,8 @@ fn put_xattrs(records: &mut Vec<u8>, entry: &Entry) -> Result<()> {
                 "a PAX record cannot hold the name of one of its extended attributes",
             ));
         }
-        pax::push_record(records, &[pax::XATTR, name].concat(), value);
+        let prefix = if name.starts_with(pax::ACL) { b"" } else { pax::XATTR };
+        pax::push_record(records, &[prefix, name].concat(), value);
     }
     Ok(())
 }
