@@ -11,7 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use mica_archive::apply::UnsupportedXattrs;
 
 use super::output::Output;
-use super::table::Table;
+use super::table::{ListFlags, Table};
 use super::{Outcome, human, print};
 use crate::{Engine, Error, ImportOptions, Reference, Result};
 
@@ -46,15 +46,8 @@ pub(crate) struct Images {
     /// All images; there are none that are hidden
     #[arg(short, long)]
     all: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print ids in full
-    #[arg(long)]
-    no_trunc: bool,
-    /// Print by a template, such as '{{.Repository}}:{{.Tag}}', or as 'json'
-    #[arg(long, value_name = "TEMPLATE")]
-    format: Option<String>,
+    #[command(flatten)]
+    list: ListFlags,
 }
 
 #[derive(Debug, Args)]
@@ -109,15 +102,8 @@ pub(crate) struct Rmi {
 pub(crate) struct History {
     /// A name or an id
     image: String,
-    /// Print image ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Cut nothing short
-    #[arg(long)]
-    no_trunc: bool,
-    /// Print by a template, or as 'json'
-    #[arg(long, value_name = "TEMPLATE")]
-    format: Option<String>,
+    #[command(flatten)]
+    list: ListFlags,
 }
 
 #[derive(Debug, Args)]
@@ -181,14 +167,14 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
         (Some(wanted), Some(name)) if has_tag => wanted == name,
         (Some(wanted), Some(name)) => wanted.repository() == name.repository(),
     };
-    let uses = if flags.format.is_some() { engine.image_uses()? } else { BTreeMap::new() };
+    let uses = if flags.list.format.is_some() { engine.image_uses()? } else { BTreeMap::new() };
     let mut table = Table::new(&COLUMNS, 5);
     let mut ids: Vec<String> = Vec::new();
     for one in engine.images()? {
         let names = one.names.iter().map(Some).chain(one.names.is_empty().then_some(None));
         for name in names.filter(|name| is_wanted(*name)) {
             let none = || "<none>".to_owned();
-            let id = if flags.no_trunc { one.image.id().to_string() } else { one.image.short_id() };
+            let id = if flags.list.no_trunc { one.image.id().to_string() } else { one.image.short_id() };
             ids.push(id.clone());
             table.row(vec![
                 name.map_or_else(none, Reference::repository),
@@ -202,11 +188,11 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
             ]);
         }
     }
-    if flags.quiet {
+    if flags.list.quiet {
         ids.dedup();
         return print::text(&ids.iter().flat_map(|id| [id, "\n"]).collect::<String>());
     }
-    print::text(&table.render(flags.format.as_deref())?)
+    print::text(&table.render(flags.list.format.as_deref())?)
 }
 
 fn import(engine: &Engine, flags: Import) -> Result<()> {
@@ -299,8 +285,8 @@ fn history(engine: &Engine, flags: &History) -> Result<()> {
         ("CreatedAt", "CREATED AT"),
     ];
     let image = engine.image(&flags.image)?;
-    let mut id = Some(if flags.no_trunc { image.id().to_string() } else { image.short_id() });
-    if flags.quiet {
+    let mut id = Some(if flags.list.no_trunc { image.id().to_string() } else { image.short_id() });
+    if flags.list.quiet {
         return print::line(&id.unwrap_or_default());
     }
     let mut table = Table::new(&COLUMNS, 5);
@@ -308,13 +294,13 @@ fn history(engine: &Engine, flags: &History) -> Result<()> {
         table.row(vec![
             id.take().unwrap_or_else(|| "<missing>".to_owned()),
             human::ago(step.created),
-            shortened(&step.created_by, flags.no_trunc),
+            shortened(&step.created_by, flags.list.no_trunc),
             human::size(step.size),
             step.comment,
             human::date(step.created),
         ]);
     }
-    print::text(&table.render(flags.format.as_deref())?)
+    print::text(&table.render(flags.list.format.as_deref())?)
 }
 
 /// The first 45 characters of a command, in one line.

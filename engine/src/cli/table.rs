@@ -2,7 +2,23 @@
 
 use std::fmt::Write;
 
+use clap::Args;
+
 use crate::{Error, Result};
+
+/// How a list of things with ids is printed.
+#[derive(Debug, Args)]
+pub(crate) struct ListFlags {
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Cut nothing short
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print by a template, such as '{{.ID}}', or as 'json'
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+}
 
 /// One column: the name in `--format`, and the heading.
 pub(crate) type Column = (&'static str, &'static str);
