@@ -59,7 +59,7 @@ pub struct Report {
     pub images: usize,
     /// How many records of layers.
     pub layers: usize,
-    /// How many layers of drivers.
+    /// How many layers of drivers: those of images, each once for every driver that has it, and those of containers.
     pub held: usize,
 }
 
@@ -79,7 +79,9 @@ impl Report {
             (found, open) if found == open => format!("{open} found"),
             (found, open) => format!("{found} found, {open} not mended"),
         };
-        format!("{images} images, {layers} layers, {held} of them in drivers: {verdict}")
+        let many = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let (images, layers) = (many(*images, "image"), many(*layers, "image layer"));
+        format!("{images}, {layers}, {} in drivers: {verdict}", many(*held, "layer"))
     }
 }
 

@@ -108,7 +108,7 @@ impl Home {
         self.assert_consistent();
         assert_eq!((self.names("images"), self.names("layers")), (Vec::new(), Vec::new()));
         let answer = self.ok(&["storage", "check"]);
-        assert_eq!(answer, "0 images, 0 layers, 0 of them in drivers: all is well\n");
+        assert_eq!(answer, "0 images, 0 image layers, 0 layers in drivers: all is well\n");
     }
 }
 
