@@ -7,7 +7,8 @@ use std::path::Path;
 use mica_conformance::Outcome;
 use mica_core::{Capabilities, DriverEntry, GraphDriver, Support};
 
-use crate::{Barrier, Engine, Error, Result, images, root, uses};
+use crate::container::Status;
+use crate::{Barrier, Engine, Error, Result, images, root};
 
 /// A driver in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +137,11 @@ impl Engine {
         let mut line = |name: &str, value: &str| {
             let _ = writeln!(text, "{name}: {value}");
         };
-        line("Containers", &uses::all(self.root())?.len().to_string());
+        for (name, count) in
+            ["Containers", " Running", " Paused", " Stopped"].iter().zip(self.count_containers()?)
+        {
+            line(name, &count.to_string());
+        }
         line("Images", &images::ids(self.root())?.len().to_string());
         line("Server Version", env!("CARGO_PKG_VERSION"));
         let store = self.store(None)?;
@@ -161,6 +166,16 @@ impl Engine {
         line("Name", &kernel("/proc/sys/kernel/hostname"));
         line("Data Root", &self.root().path().display().to_string());
         Ok(text)
+    }
+
+    /// How many containers there are, run, are paused, and do not run.
+    fn count_containers(&self) -> Result<[usize; 4]> {
+        let containers = self.containers()?;
+        let states = containers.iter().map(|container| Ok(self.state(container)?.status));
+        let states = states.collect::<Result<Vec<_>>>()?;
+        let count = |wanted: Status| states.iter().filter(|status| **status == wanted).count();
+        let (all, running, paused) = (states.len(), count(Status::Running), count(Status::Paused));
+        Ok([all, running, paused, all - running - paused])
     }
 }
 
