@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use mica_archive::Digest;
@@ -78,7 +79,11 @@ impl Engine {
             let is_used = used.contains(&name);
             let path = self.root().volumes().join(&name);
             let failed = || format!("read volume '{}'", path.display());
-            let dir = File::open(&path).map_err(Error::io(failed))?;
+            let dir = match File::open(&path) {
+                // It was removed meanwhile.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                opened => opened.map_err(Error::io(failed))?,
+            };
             let usage = mica_tree::usage(dir.as_fd());
             let size = usage.map_err(|e| Error::io(failed)(std::io::Error::other(e)))?.bytes;
             row.total += 1;

@@ -68,3 +68,36 @@ fn the_files_of_a_container_are_its_own_and_never_committed() {
         bed.ok(&["rmi", "busybox:x"]);
     });
 }
+
+#[test]
+fn disk_usage_tells_volumes_in_use_from_those_that_could_go() {
+    once(|bed| {
+        let row = || {
+            let text = bed.ok(&["system", "df"]);
+            let row = text.lines().find(|line| line.starts_with("Local Volumes")).unwrap();
+            row.split_whitespace().skip(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(row(), ["0", "0", "0B", "0B"]);
+        bed.ok(&[
+            "run",
+            "--name",
+            "c",
+            "-v",
+            "data:/data",
+            "-v",
+            "/anonymous",
+            "busybox",
+            "sh",
+            "-c",
+            "dd if=/dev/zero of=/data/f bs=1000 count=2000; echo x > /anonymous/f",
+        ]);
+        let used = row();
+        assert_eq!(used[..2], ["2", "2"]);
+        assert!(used[2].starts_with("2.0") && used[2].ends_with("MB"), "{used:?}");
+        assert_eq!(used[3..], ["0B", "(0%)"], "what a container needs, running or not, stays");
+        bed.ok(&["rm", "-v", "c"]);
+        let free = row();
+        assert_eq!(free[..2], ["1", "0"], "the one without a name went with its container");
+        assert_eq!(free[3..], [free[2].clone(), "(100%)".to_owned()]);
+    });
+}
