@@ -2,6 +2,7 @@
 
 mod feed;
 mod files;
+mod filter;
 mod flags;
 mod life;
 mod lists;

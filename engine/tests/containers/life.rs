@@ -279,3 +279,61 @@ fn a_supervisor_keeps_nothing_of_its_client_open() {
         assert!(!targets.iter().any(|target| target.ends_with("9")), "{targets:?}");
     });
 }
+
+#[test]
+fn info_splits_containers_by_what_they_do() {
+    once(|bed| {
+        bed.ok(&["create", "busybox", "true"]);
+        bed.ok(&["run", "busybox", "true"]);
+        bed.ok(&["run", "-d", "busybox", "sleep", "100"]);
+        bed.ok(&["run", "-d", "--name", "p", "busybox", "sleep", "100"]);
+        bed.ok(&["pause", "p"]);
+        let text = bed.ok(&["info"]);
+        assert!(
+            text.starts_with("Containers: 4\n Running: 1\n Paused: 1\n Stopped: 2\nImages: 1\n"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn a_filter_that_does_not_exist_is_refused_with_those_that_do() {
+    once(|bed| {
+        let refusals = [
+            ("status=bogus", "those that exist are: created, restarting, running"),
+            ("colour=red", "those that exist are: ancestor, exited, id"),
+            ("running", "write NAME=VALUE"),
+            ("exited=x", "give an exit status"),
+        ];
+        for (filter, why) in refusals {
+            let text = bed.fails(1, &["ps", "-f", filter]);
+            assert!(text.contains(&format!("invalid filter '{filter}'")) && text.contains(why), "{text}");
+        }
+    });
+}
+
+#[test]
+fn filters_of_one_kind_are_alternatives_and_labels_and_kinds_add_up() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "new", "-l", "a=1", "-l", "b=2", "busybox", "true"]);
+        bed.run(&["run", "--name", "old", "-l", "a=1", "busybox", "false"]);
+        bed.ok(&["run", "-d", "--name", "now", "busybox", "sleep", "100"]);
+        let names = |filters: &[&str]| {
+            let flags = filters.iter().flat_map(|filter| ["-f", filter]);
+            let arguments: Vec<&str> =
+                ["ps", "-a", "--format", "{{.Names}}"].into_iter().chain(flags).collect();
+            let text = bed.ok(&arguments);
+            let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(names(&["status=created", "status=exited"]), "new old");
+        assert_eq!(names(&["status=created", "status=exited", "name=old"]), "old");
+        assert_eq!(names(&["label=a=1"]), "new old");
+        assert_eq!(names(&["label=a", "label=b=2"]), "new");
+        assert_eq!(names(&["exited=1"]), "old");
+        assert_eq!(names(&["ancestor=busybox:latest", "name=^/n", "name=w$"]), "new now");
+        assert_eq!(names(&["status=dead"]), "");
+        assert!(bed.ok(&["ps", "-f", "status=exited"]).contains("old"), "without -a");
+    });
+}

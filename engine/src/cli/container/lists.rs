@@ -4,34 +4,28 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::table::{Column, Table};
+use super::super::table::{Column, ListFlags, Table};
 use super::super::{Outcome, human, print};
+use super::filter::Filters;
 use crate::container::{Container, State, Status, seconds, short};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
     /// Those that do not run, too
     #[arg(short, long)]
     all: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    quiet: bool,
     /// How much each takes on disk
     #[arg(short, long)]
     size: bool,
-    /// Print ids and commands in full
-    #[arg(long)]
-    no_trunc: bool,
     /// The newest one, whatever it does
     #[arg(short, long)]
     latest: bool,
-    /// Only those with this: name=, id=, status=, ancestor=, label=, exited=
+    /// Only those with this: ancestor=, exited=, id=, label=, name=, status=
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
-    /// Print by a template, such as '{{.Names}}', or as 'json'
-    #[arg(long, value_name = "TEMPLATE")]
-    format: Option<String>,
+    #[command(flatten)]
+    list: ListFlags,
 }
 
 const COLUMNS: [Column; 12] = [
@@ -54,34 +48,32 @@ const SHOWN: &str =
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
 pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
-    let filters: Vec<Filter> = flags.filters.iter().map(|text| Filter::parse(text)).collect::<Result<_>>()?;
-    let all = flags.all
-        || flags.latest
-        || filters.iter().any(|filter| matches!(filter.key, Key::Status | Key::Exited));
+    let filters = Filters::parse(engine, &flags.filters)?;
+    let all = flags.all || flags.latest || filters.want_all();
     let mut table = Table::new(&COLUMNS, COLUMNS.len());
     let mut ids = String::new();
     for container in engine.containers()? {
         let state = engine.state(&container)?;
         // One that removes itself may have gone meanwhile.
         let is_shown = (all || state.status.is_live()) && container.dir().exists();
-        if !is_shown || !filters.iter().all(|filter| filter.takes(&container, &state)) {
+        if !is_shown || !filters.take(&container, &state) {
             continue;
         }
-        let id = if flags.no_trunc { container.id() } else { short(container.id()) };
+        let id = if flags.list.no_trunc { container.id() } else { short(container.id()) };
         ids.push_str(id);
         ids.push('\n');
-        if !flags.quiet {
+        if !flags.list.quiet {
             table.row(row(engine, flags, &container, &state)?);
         }
         if flags.latest {
             break;
         }
     }
-    if flags.quiet && flags.format.is_none() {
+    if flags.list.quiet && flags.list.format.is_none() {
         print::text(&ids)?;
     } else {
         let shown = if flags.size { format!("{SHOWN}\t{{{{.Size}}}}") } else { SHOWN.to_owned() };
-        let format = flags.format.as_deref().filter(|format| *format != "table").unwrap_or(&shown);
+        let format = flags.list.format.as_deref().filter(|format| *format != "table").unwrap_or(&shown);
         print::text(&table.render(Some(format))?)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -90,12 +82,12 @@ pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
 fn row(engine: &Engine, flags: &Ps, container: &Container, state: &State) -> Result<Vec<String>> {
     let record = container.record();
     let labels = record.settings.labels.iter().map(|(name, value)| format!("{name}={value}"));
-    let wants_size = flags.size || flags.format.as_ref().is_some_and(|format| format.contains(".Size"));
-    let id = if flags.no_trunc { container.id() } else { record.short_id() };
+    let wants_size = flags.size || flags.list.format.as_ref().is_some_and(|format| format.contains(".Size"));
+    let id = if flags.list.no_trunc { container.id() } else { record.short_id() };
     Ok(vec![
         id.to_owned(),
         record.image_name.clone(),
-        command(&record.settings.args(), flags.no_trunc),
+        command(&record.settings.args(), flags.list.no_trunc),
         human::date(seconds(&record.created)),
         human::ago(seconds(&record.created)),
         state.status.word().to_owned(),
@@ -135,59 +127,6 @@ fn status(state: &State) -> String {
         Status::Running => format!("Up {}", since(&state.started)),
         Status::Paused => format!("Up {} (Paused)", since(&state.started)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(&state.finished)),
-    }
-}
-
-#[derive(Debug)]
-struct Filter {
-    key: Key,
-    value: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
-    Name,
-    Id,
-    Status,
-    Ancestor,
-    Label,
-    Exited,
-}
-
-impl Filter {
-    fn parse(text: &str) -> Result<Self> {
-        let refuse = || {
-            Error::Invalid(format!(
-                "invalid filter '{text}'; those that exist are: name=, id=, status=, ancestor=, label=, exited="
-            ))
-        };
-        let (key, value) = text.split_once('=').ok_or_else(refuse)?;
-        let key = match key {
-            "name" => Key::Name,
-            "id" => Key::Id,
-            "status" => Key::Status,
-            "ancestor" => Key::Ancestor,
-            "label" => Key::Label,
-            "exited" => Key::Exited,
-            _ => return Err(refuse()),
-        };
-        Ok(Self { key, value: value.to_owned() })
-    }
-
-    fn takes(&self, container: &Container, state: &State) -> bool {
-        let record = container.record();
-        let value = self.value.as_str();
-        match self.key {
-            Key::Name => record.name.contains(value.trim_start_matches('/')),
-            Key::Id => record.id.starts_with(value),
-            Key::Status => state.status.word() == value,
-            Key::Ancestor => record.image_name == value || record.image.to_string().contains(value),
-            Key::Label => match value.split_once('=') {
-                Some((name, value)) => record.settings.labels.get(name).is_some_and(|label| label == value),
-                None => record.settings.labels.contains_key(value),
-            },
-            Key::Exited => state.status == Status::Exited && state.exit_code.to_string() == value,
-        }
     }
 }
 
