@@ -64,6 +64,7 @@ use rustix::fs::FileType;
 use crate::{Entry, Error, Kind, Result};
 use cursor::Cursor;
 use fault::Attempt;
+use link::Lead;
 use metadata::XattrRules;
 use name::Meaning;
 use site::Site;
@@ -291,7 +292,10 @@ impl<'a> Extractor<'a> {
             Meaning::Plain(_) | Meaning::Whiteout(_) | Meaning::Opaque => {}
         }
         // umoci lists what a directory had after the file that takes its place.
-        if matches!(meaning, Meaning::Whiteout(_)) && self.cursor.is_hidden(parent, &self.site)? {
+        if matches!(meaning, Meaning::Whiteout(_))
+            && let Lead::Blocked(stat, path) = link::find(&self.cursor, parent)?
+            && self.site.hides(&stat, &path)
+        {
             return Ok(());
         }
         self.cursor.enter(parent, &mut self.site)?;

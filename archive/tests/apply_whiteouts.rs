@@ -140,6 +140,25 @@ fn a_whiteout_below_a_file_of_the_same_layer_leaves_it() {
     table(&members, &["a", "f"], &["a"], &["a"]);
 }
 
+/// containerd refuses such a layer; no engine makes a directory of the file.
+#[test]
+fn a_whiteout_below_a_file_of_the_same_layer_leaves_it_also_behind_links() {
+    let links = [symlink("l", "d"), symlink("m", "/l"), symlink("e/up", "../m"), symlink("d/g", "f")];
+    let members = [dir("d"), dir("e"), file("d/f", "2")].into_iter().chain(links);
+    let whiteouts = ["l/f/.wh.old", "m/f/sub/.wh.old", "e/up/f/.wh.old", "l/g/.wh.old"];
+    let members: Vec<_> = members.chain(whiteouts.map(|path| file(path, ""))).collect();
+    let layer = ["d/", "d/f", "d/g", "e/", "e/up", "l", "m"];
+    let merged = ["a/", "a/old", "a/sub/", "a/sub/old", "d/", "d/f", "d/g", "e/", "e/up", "f", "l", "m"];
+    table(&members, &merged, &layer, &layer);
+}
+
+#[test]
+fn a_whiteout_below_an_older_file_behind_a_link_makes_a_directory_in_every_form() {
+    let members = [symlink("l", "a"), file("l/old/.wh.x", "")];
+    let merged = ["a/", "a/old/", "a/sub/", "a/sub/old", "f", "l"];
+    table(&members, &merged, &["a/", "a/old/", "a/old/x!", "l"], &["a/", "a/old/", "a/old/.wh.x", "l"]);
+}
+
 /// In a tree of one layer it is not seen that the layer below has no directory there.
 #[test]
 fn a_whiteout_below_an_older_file_makes_a_directory_in_every_form() {

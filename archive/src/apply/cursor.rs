@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mica_core::WhiteoutForm;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::fault::{Attempt, Fault, failed, refuse};
@@ -109,29 +109,6 @@ impl Cursor {
             self.alias = Some(directory.to_vec());
         }
         Ok(())
-    }
-
-    /// Whether something on the way to a directory hides it already: something of this run that is no directory.
-    pub(super) fn is_hidden(&self, directory: &[u8], site: &Site<'_>) -> Attempt<bool> {
-        let looking = "looking for the directory of";
-        let (start, reached, rest) = self.nearest(directory);
-        let mut end = reached.len();
-        let mut opened: Option<OwnedFd> = None;
-        for name in rest.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
-            end += usize::from(end > 0) + name.len();
-            let dir = opened.as_ref().map_or(start, AsFd::as_fd);
-            match rustix::fs::openat(dir, name, DIRECTORY, Mode::empty()) {
-                Ok(fd) => opened = Some(fd),
-                Err(Errno::NOENT) => return Ok(false),
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-                    let place = site.places.below(Place::ROOT, &directory[..end]);
-                    return Ok(site.hides(&stat.map_err(failed(looking))?, place));
-                }
-                Err(errno) => return Err(failed(looking)(errno)),
-            }
-        }
-        Ok(false)
     }
 
     /// Returns whether a link was followed.

@@ -1,9 +1,9 @@
-//! Finding what a hard link names, in the tree and nowhere else.
+//! Finding what a path through links names, in the tree and nowhere else, while nothing is made.
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode, Stat};
 use rustix::io::Errno;
 
 use super::cursor::{Cursor, Way};
@@ -11,7 +11,7 @@ use super::fault::{Attempt, failed};
 use super::frame::DIRECTORY;
 use super::name::{join, split};
 
-const FINDING: &str = "finding the target of";
+const FINDING: &str = "finding the way of";
 
 /// A directory that is the cursor's own or was opened on the way.
 pub(super) enum Found<'c> {
@@ -37,24 +37,30 @@ impl AsFd for Found<'_> {
     }
 }
 
-/// Opens the directory that a clean path names, or says with `None` that there is none. Links on the way are
-/// followed as if the root was the root of the file system; nothing is made.
-pub(super) fn find<'c>(cursor: &'c Cursor, directory: &[u8]) -> Attempt<Option<Found<'c>>> {
+/// What a path leads to.
+pub(super) enum Lead<'c> {
+    Directory(Found<'c>),
+    /// Something on the way is neither directory nor link: what it is, and its path from the root.
+    Blocked(Stat, Vec<u8>),
+    Nowhere,
+}
+
+/// Opens the directory that a clean path names. Links on the way are followed as if the root was the root of the file
+/// system; nothing is made.
+pub(super) fn find<'c>(cursor: &'c Cursor, directory: &[u8]) -> Attempt<Lead<'c>> {
     let mut way = Way::default();
     let mut todo = Cow::Borrowed(directory);
     loop {
         let (start, reached, rest) = cursor.nearest(&todo);
         match walk(Found::Open(start), reached.to_vec(), rest, &mut way)? {
-            Walked::There(found) => return Ok(Some(found)),
-            Walked::Nowhere => return Ok(None),
+            Walked::Arrived(lead) => return Ok(lead),
             Walked::Turned(path) => todo = Cow::Owned(path),
         }
     }
 }
 
 enum Walked<'c> {
-    There(Found<'c>),
-    Nowhere,
+    Arrived(Lead<'c>),
     /// A link or a `..` leads to this path, of which the first part holds no link.
     Turned(Vec<u8>),
 }
@@ -87,10 +93,14 @@ fn walk<'c>(mut at: Found<'c>, mut reached: Vec<u8>, path: &[u8], way: &mut Way)
                     way.up()?;
                     return Ok(turn(&reached, &[after]));
                 }
-                _ => return Ok(Walked::Nowhere),
+                _ => return Ok(Walked::Arrived(Lead::Nowhere)),
             },
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                let Some(target) = read(at.as_fd(), name)? else { return Ok(Walked::Nowhere) };
+                let Some(target) = read(at.as_fd(), name)? else {
+                    let stat = rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW);
+                    let stat = stat.map_err(failed(FINDING))?;
+                    return Ok(Walked::Arrived(Lead::Blocked(stat, join(&reached, name))));
+                };
                 way.link()?;
                 let from = if target.starts_with(b"/") { &[] } else { &reached[..] };
                 return Ok(turn(from, &[&target, rest]));
@@ -102,7 +112,7 @@ fn walk<'c>(mut at: Found<'c>, mut reached: Vec<u8>, path: &[u8], way: &mut Way)
         }
         reached.extend_from_slice(name);
     }
-    Ok(Walked::There(at))
+    Ok(Walked::Arrived(Lead::Directory(at)))
 }
 
 fn turn<'c>(reached: &[u8], onward: &[&[u8]]) -> Walked<'c> {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Extractor;
 use super::fault::{Attempt, Fault, failed, printable, refuse};
-use super::link;
+use super::link::{self, Lead};
 use super::metadata::{self, Target};
 use super::name;
 use super::site;
@@ -143,7 +143,7 @@ impl Extractor<'_> {
         if last.is_empty() || last.starts_with(name::WHITEOUT) {
             return Err(absent());
         }
-        let found = link::find(&self.cursor, parent)?.ok_or_else(absent)?;
+        let Lead::Directory(found) = link::find(&self.cursor, parent)? else { return Err(absent()) };
         let stat = match rustix::fs::statat(&found, last, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Err(absent()),
             stat => stat.map_err(failed("finding the target of"))?,

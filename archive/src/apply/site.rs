@@ -185,13 +185,11 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Whether this, which is no directory, hides what the layers below have in its place. A link may lead there.
-    pub(super) fn hides(&self, stat: &Stat, place: Place) -> bool {
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            return false;
-        }
+    /// Whether this, which is neither directory nor link, hides what the layers below have in its place: the clean path
+    /// that leads there.
+    pub(super) fn hides(&self, stat: &Stat, path: &[u8]) -> bool {
         match self.form {
-            WhiteoutForm::Merged => self.made.contains(&place),
+            WhiteoutForm::Merged => self.made.contains(&self.places.below(Place::ROOT, path)),
             WhiteoutForm::Overlay { .. } => !is_whiteout(stat),
             WhiteoutForm::Aufs => true,
         }
