@@ -71,16 +71,18 @@ pub fn write<W: Write, T: Tap>(
     left_out: LeftOut<'_>,
     archive: &mut Writer<W, T>,
 ) -> Result<()> {
-    let mut out = tarball::Tarball::new(archive);
+    let parent = parent(trees)?;
     match changes {
         Changes::Upper { dir, whiteouts } => {
             let upper = open(dir)?;
-            out.root(&upper, parent(trees)?.as_ref())?;
+            let mut out = tarball::Tarball::new(archive, &upper);
+            out.root(parent.as_ref())?;
             upper::walk(&upper, &upper::Below::Unknown, *whiteouts, left_out, &mut out)
         }
         Changes::Compare { only } => {
-            let (layer, parent) = (layer(trees)?, parent(trees)?);
-            out.root(&layer, parent.as_ref())?;
+            let layer = layer(trees)?;
+            let mut out = tarball::Tarball::new(archive, &layer);
+            out.root(parent.as_ref())?;
             compare::walk(&layer, parent.as_ref(), only.as_ref(), left_out, &mut out)
         }
     }
@@ -92,9 +94,9 @@ pub fn write_tree<W: Write, T: Tap>(
     left_out: LeftOut<'_>,
     archive: &mut Writer<W, T>,
 ) -> Result<()> {
-    let mut out = tarball::Tarball::new(archive);
     let tree = open(tree)?;
-    out.root(&tree, None)?;
+    let mut out = tarball::Tarball::new(archive, &tree);
+    out.root(None)?;
     compare::walk(&tree, None, None, left_out, &mut out)
 }
 

@@ -131,6 +131,18 @@ fn members(tarball: &[u8]) -> Vec<String> {
     found
 }
 
+/// Every member comes after the directories that it is in.
+fn assert_directories_listed(tarball: &[u8]) {
+    let mut listed = HashSet::new();
+    for member in members(tarball) {
+        let path = member.split(" => ").next().unwrap().to_owned();
+        if let Some((directory, _)) = path.trim_end_matches('/').rsplit_once('/') {
+            assert!(listed.contains(&format!("{directory}/")), "{path}");
+        }
+        listed.insert(path);
+    }
+}
+
 /// What a tree shows, by path; the times of directories only where they were set on purpose.
 fn picture(root: &Path) -> BTreeMap<String, String> {
     fn add(dir: &Path, path: &str, seen: &mut BTreeMap<String, String>, links: &mut BTreeMap<u64, String>) {
@@ -308,6 +320,45 @@ fn a_new_name_of_an_old_file_stays_one_file_with_it() {
     extract(&tarball, parent.path());
     assert_eq!(picture(parent.path()), picture(child.path()));
     assert_eq!(members(&tarball)[..4], ["a", "usr/", "usr/bin/", "usr/bin/tool => a"]);
+    assert_directories_listed(&tarball);
+}
+
+/// Other engines would make a directory that is not listed with mode 0755 and owner root.
+#[test]
+fn a_name_that_was_passed_is_listed_with_its_directories() {
+    let (parent, child) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(parent.path().join("a/b")).unwrap();
+    fs::create_dir(parent.path().join("z")).unwrap();
+    for name in ["a/b/first", "a/second"] {
+        fs::write(parent.path().join(name), name).unwrap();
+    }
+    fs::hard_link(parent.path().join("a/b/first"), parent.path().join("z/first")).unwrap();
+    fs::hard_link(parent.path().join("a/second"), parent.path().join("z/second")).unwrap();
+    fs::set_permissions(parent.path().join("a"), fs::Permissions::from_mode(0o711)).unwrap();
+    extract(&whole(parent.path()), child.path());
+    fs::hard_link(child.path().join("a/b/first"), child.path().join("z/third")).unwrap();
+    fs::hard_link(child.path().join("a/second"), child.path().join("z/fourth")).unwrap();
+    let trees = Plain(child.path().to_owned(), parent.path().to_owned());
+    let mut writer = Writer::new(Vec::new());
+    diff::write(&Changes::Compare { only: None }, &trees, &|_| false, &mut writer).unwrap();
+    let tarball = writer.finish().unwrap();
+    let expected = [
+        "z/",
+        "z/fourth",
+        "a/",
+        "a/second => z/fourth",
+        "z/second => z/fourth",
+        "z/third",
+        "a/b/",
+        "a/b/first => z/third",
+        "z/first => z/third",
+    ];
+    assert_eq!(members(&tarball), expected);
+    let alone = tempfile::tempdir().unwrap();
+    extract(&tarball, alone.path());
+    assert_eq!(fs::metadata(alone.path().join("a")).unwrap().mode() & 0o7777, 0o711);
+    extract(&tarball, parent.path());
+    assert_eq!(picture(parent.path()), picture(child.path()));
 }
 
 #[test]
@@ -431,6 +482,7 @@ proptest! {
         prop_assert_eq!(layer.list(&layer.upper()), layer.list(&compare));
         let shown = without_links(picture(&layer.merged));
         for changes in [layer.upper(), compare] {
+            assert_directories_listed(&layer.tarball(&changes));
             let applied = without_links(picture(layer.applied(&changes).path()));
             prop_assert_eq!(&applied, &shown, "{:?}", changes);
         }

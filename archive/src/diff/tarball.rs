@@ -1,6 +1,6 @@
 //! Changes as the members of a layer tarball.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::fstat;
 
 use super::ChangeKind;
-use super::file::{At, join, same_attributes};
+use super::file::{At, join, look, same_attributes};
 use super::list::Out;
 use crate::tap::Tap;
 use crate::writer::Writer;
@@ -21,6 +21,10 @@ type Inode = (u64, u64);
 #[derive(Debug)]
 pub(super) struct Tarball<'a, W, T> {
     archive: &'a mut Writer<W, T>,
+    /// The tree that is walked.
+    tree: &'a OwnedFd,
+    /// Directories that are in the archive.
+    listed: HashSet<Vec<u8>>,
     /// Files with several names that are in the archive, and under which one.
     written: HashMap<Inode, Vec<u8>>,
     /// Files with several names that did not change under these.
@@ -28,15 +32,15 @@ pub(super) struct Tarball<'a, W, T> {
 }
 
 impl<'a, W: Write, T: Tap> Tarball<'a, W, T> {
-    pub(super) fn new(archive: &'a mut Writer<W, T>) -> Self {
-        Self { archive, written: HashMap::new(), passed: HashMap::new() }
+    pub(super) fn new(archive: &'a mut Writer<W, T>, tree: &'a OwnedFd) -> Self {
+        Self { archive, tree, listed: HashSet::new(), written: HashMap::new(), passed: HashMap::new() }
     }
 
     /// Writes the root directory where it is not as a new layer's would be.
-    pub(super) fn root(&mut self, root: &OwnedFd, parent: Option<&OwnedFd>) -> Result<()> {
+    pub(super) fn root(&mut self, parent: Option<&OwnedFd>) -> Result<()> {
         let look = |dir: &OwnedFd| fstat(dir).map_err(io::Error::from).map_err(Error::io("look at the root"));
-        let stat = look(root)?;
-        let at = At { dir: root.as_fd(), name: b".", path: b".", stat: &stat };
+        let stat = look(self.tree)?;
+        let at = At { dir: self.tree.as_fd(), name: b".", path: b".", stat: &stat };
         let usual = match parent {
             Some(parent) => {
                 let stat = look(parent)?;
@@ -65,8 +69,27 @@ impl<'a, W: Write, T: Tap> Tarball<'a, W, T> {
     /// Writes the names under which a file that is now in the archive was passed by, so that they stay one file.
     fn join_passed(&mut self, inode: Inode, target: &[u8]) -> Result<()> {
         for mut entry in self.passed.remove(&inode).unwrap_or_default() {
+            self.list_directories(&entry.path)?;
             entry.kind = Kind::Hardlink(target.to_vec());
             self.append(&entry)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the directories on the way to a path that are not in the archive. Without them other engines would make
+    /// them with mode 0755 and owner root.
+    fn list_directories(&mut self, path: &[u8]) -> Result<()> {
+        let mut dir = self.tree.try_clone().map_err(Error::io("look at the root"))?;
+        for (end, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+            let path = &path[..end];
+            let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+            // It is gone, and the name with it.
+            let Some(stat) = look(&dir, name, path)? else { return Ok(()) };
+            let at = At { dir: dir.as_fd(), name, path, stat: &stat };
+            if !self.listed.contains(path) {
+                self.emit_dir(at.entry()?)?;
+            }
+            dir = at.open_dir()?;
         }
         Ok(())
     }
@@ -80,7 +103,10 @@ impl<W: Write, T: Tap> Out for Tarball<'_, W, T> {
     }
 
     fn emit_dir(&mut self, dir: Option<Entry>) -> Result<()> {
-        dir.map_or(Ok(()), |entry| self.append(&entry))
+        let Some(entry) = dir else { return Ok(()) };
+        self.append(&entry)?;
+        self.listed.insert(entry.path.strip_suffix(b"/").unwrap_or(&entry.path).to_vec());
+        Ok(())
     }
 
     fn file(&mut self, at: &At<'_>, _: ChangeKind) -> Result<()> {
