@@ -131,16 +131,23 @@ impl Drop for Lock {
     }
 }
 
+/// How often the list of locks is read for one that must be in it. The holder may also just have let go.
+const READINGS: usize = 8;
+
 /// The processes that hold a lock on this file, by what the kernel says in `/proc/locks`.
 fn holders(path: &Path) -> String {
     let inode = fs::metadata(path).map(|m| m.ino()).unwrap_or_default();
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pids: Vec<&str> = locks.lines().filter_map(|line| holder(line, inode)).collect();
-    match pids.as_slice() {
-        [] => "another process".to_owned(),
-        [pid] => format!("process {pid}"),
-        many => format!("processes {}", many.join(", ")),
+    // The kernel writes the list a page at a time, and locks that come and go in between move others past the reader.
+    for _ in 0..READINGS {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let pids: Vec<&str> = locks.lines().filter_map(|line| holder(line, inode)).collect();
+        match pids.as_slice() {
+            [] => {}
+            [pid] => return format!("process {pid}"),
+            many => return format!("processes {}", many.join(", ")),
+        }
     }
+    "another process".to_owned()
 }
 
 /// The process of a line such as `3: FLOCK  ADVISORY  WRITE 703 fe:00:1835022 0 EOF`, if it is about this inode.
@@ -153,6 +160,8 @@ fn holder(line: &str, inode: u64) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -179,6 +188,27 @@ mod tests {
         drop(first);
         let inode = waiting.join().unwrap().unwrap();
         assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    }
+
+    #[test]
+    fn the_holder_is_named_while_other_locks_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let take = |name: &str| Lock::take(&dir.path().join(name), Wait::Never).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let others: Vec<Lock> = (0..200).map(|number| take(&format!("other-{number}"))).collect();
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    (0..50).map(|number| take(&format!("moving-{number}"))).collect::<Vec<_>>();
+                }
+            });
+            let _held = take("x.use");
+            let named = (0..200).map(|_| holders(&dir.path().join("x.use")));
+            let named: Vec<String> = named.filter(|text| text == "another process").collect();
+            is_over.store(true, Ordering::Relaxed);
+            drop(others);
+            assert_eq!(named.len(), 0);
+        });
     }
 
     #[test]
