@@ -199,7 +199,8 @@ mod tests {
             let others: Vec<Lock> = (0..200).map(|number| take(&format!("other-{number}"))).collect();
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    (0..50).map(|number| take(&format!("moving-{number}"))).collect::<Vec<_>>();
+                    let _moving: Vec<Lock> =
+                        (0..50).map(|number| take(&format!("moving-{number}"))).collect();
                 }
             });
             let _held = take("x.use");
