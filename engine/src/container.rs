@@ -38,7 +38,6 @@ pub use commit::CommitOptions;
 pub use copy::CopyOptions;
 pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
-pub use init_layer::left_out;
 pub use logs::{LogLine, LogOptions, parse_time};
 pub use record::{
     LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,

@@ -55,4 +55,5 @@ pub use container::{Bundle, Container, remove_cgroup};
 pub use defaults::default_spec;
 pub use error::{Error, Result};
 pub use protect::protected_self;
+pub use rootfs::resolve::{Missing, open_or_make, open_path};
 pub use running::{Exit, Io, Reaped, Running, reap};

@@ -2,70 +2,82 @@
 //!
 //! It exists so that what is mounted over them never shows up as a change of a container: a commit leaves them out.
 
-use std::os::fd::BorrowedFd;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, symlinkat};
+use mica_runtime::{Missing, open_or_make, open_path};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 
 use crate::{Error, Result};
 
-const DIRECTORIES: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
+/// Where the runtime puts the kernel's file systems, and follows no link.
+const KERNEL: [&str; 2] = ["proc", "sys"];
+const DIRECTORIES: [&str; 3] = ["dev/pts", "dev/shm", "etc"];
 const FILES: [&str; 4] = ["dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"];
 
-/// Whether a path, relative to the root, belongs to the layer of mount points and not to a container.
-///
-/// A file in a directory of it, such as `dev/null.bak` or `etc/passwd`, is the container's own.
-pub fn left_out(path: &[u8]) -> bool {
-    const MOUNTED: [&str; 4] = ["dev/pts", "dev/shm", "proc", "sys"];
-    FILES.iter().chain(&MOUNTED).any(|name| name.as_bytes() == path)
-        || path == b"etc/mtab"
-        || path == b".dockerenv"
+/// The paths that belong to the layer of mount points and not to a container. A file beside them, such as `dev/null.bak` or
+/// `etc/passwd`, is the container's own.
+#[derive(Debug)]
+pub(super) struct LeftOut(BTreeSet<Vec<u8>>);
+
+impl LeftOut {
+    /// Where they are in the tree that a container stands on, whose links may lead elsewhere.
+    pub(super) fn of(below: Option<&Path>) -> Result<Self> {
+        let names =
+            || KERNEL.iter().chain(&["dev/pts", "dev/shm"]).chain(&FILES).chain(&["etc/mtab", ".dockerenv"]);
+        let mut paths: BTreeSet<Vec<u8>> = names().map(|name| name.as_bytes().to_vec()).collect();
+        if let Some(below) = below {
+            let doing = || format!("open '{}'", below.display());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = openat(CWD, below, flags, Mode::empty()).map_err(|e| Error::io(doing)(e.into()))?;
+            paths.extend(names().filter_map(|name| resolved(root.as_fd(), name)));
+        }
+        Ok(Self(paths))
+    }
+
+    /// Whether a path, relative to the root, is one of them.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        self.0.contains(path)
+    }
 }
 
-/// Makes what is missing in a tree. What is there, of whatever kind, stays: it is the image's.
+/// The path, relative to the root, to which the links of the tree lead; but for the last one of `etc/mtab`, which leads to
+/// `/proc`. `None` where that is nothing, or the root itself.
+fn resolved(root: BorrowedFd<'_>, path: &str) -> Option<Vec<u8>> {
+    let name_of = |fd: BorrowedFd<'_>| -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
+    };
+    let (parent, last) = path.rsplit_once('/').filter(|(_, last)| *last == "mtab").unwrap_or((path, ""));
+    let found = open_path(root, parent.as_ref()).ok()?;
+    let found = name_of(found.as_fd())?.join(last);
+    let relative = found.strip_prefix(name_of(root)?).ok()?.as_os_str().as_bytes();
+    (!relative.is_empty()).then(|| relative.to_vec())
+}
+
+/// Makes what is missing in a tree, where the runtime will look for it. What is there, of whatever kind, stays: it is the
+/// image's.
 pub(super) fn fill(root: BorrowedFd<'_>) -> Result<()> {
-    for path in DIRECTORIES {
-        let place = Place::of(root, path)?;
-        match place.map(|place| mkdirat(&place.dir, place.name, Mode::from_raw_mode(0o755))) {
-            None | Some(Ok(()) | Err(Errno::EXIST)) => {}
-            Some(Err(e)) => return Err(failed(path)(e)),
-        }
-    }
-    for path in FILES {
-        let Some(place) = Place::of(root, path)? else { continue };
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        match openat(&place.dir, place.name, flags, Mode::from_raw_mode(0o644)) {
-            Ok(_) | Err(Errno::EXIST) => {}
+    for path in KERNEL {
+        match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(failed(path)(e)),
         }
     }
-    if let Some(place) = Place::of(root, "etc/mtab")? {
-        match symlinkat("/proc/mounts", &place.dir, place.name) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(failed("etc/mtab")(e)),
+    let directories = DIRECTORIES.map(|path| (path, Missing::Directory));
+    for (path, missing) in directories.into_iter().chain(FILES.map(|path| (path, Missing::File))) {
+        match open_or_make(root, path.as_ref(), missing) {
+            // Nothing can be made below a file, nor behind links that lead in a circle.
+            Ok(_) | Err(Errno::LOOP | Errno::NOTDIR) => {}
+            Err(e) => return Err(failed(path)(e)),
         }
     }
-    Ok(())
-}
-
-/// A directory of the tree, and a name in it.
-struct Place {
-    dir: rustix::fd::OwnedFd,
-    name: &'static str,
-}
-
-impl Place {
-    /// Where a path is made; `None` where the image has no real directory above it, such as a link `/dev`: then there is
-    /// nothing that could be made without following the image's links.
-    fn of(root: BorrowedFd<'_>, path: &'static str) -> Result<Option<Self>> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match openat2(root, parent, flags, Mode::empty(), resolve) {
-            Ok(dir) => Ok(Some(Self { dir, name })),
-            Err(Errno::LOOP | Errno::NOTDIR) => Ok(None),
-            Err(e) => Err(failed(path)(e)),
-        }
+    let Ok(etc) = open_path(root, "etc".as_ref()) else { return Ok(()) };
+    match symlinkat("/proc/mounts", &etc, "mtab") {
+        Ok(()) | Err(Errno::EXIST | Errno::NOTDIR) => Ok(()),
+        Err(e) => Err(failed("etc/mtab")(e)),
     }
 }
 
@@ -76,36 +88,60 @@ fn failed(path: &str) -> impl FnOnce(Errno) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
 
-    use rustix::fs::{AtFlags, CWD, FileType, statat};
+    use rustix::fs::{AtFlags, FileType, statat};
 
     use super::*;
 
+    fn filled(dir: &Path) -> rustix::fd::OwnedFd {
+        let root = openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        fill(root.as_fd()).unwrap();
+        fill(root.as_fd()).unwrap();
+        root
+    }
+
     #[test]
-    fn what_the_image_has_stays_and_its_links_are_not_followed() {
+    fn what_the_image_has_stays_and_its_links_lead_nowhere_outside() {
         let dir = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         std::fs::write(dir.path().join("etc/hosts"), "mine").unwrap();
+        std::fs::write(dir.path().join("sys"), "no directory").unwrap();
         symlink(outside.path(), dir.path().join("dev")).unwrap();
-        let root = openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        fill(root.as_fd()).unwrap();
-        fill(root.as_fd()).unwrap();
+        let root = filled(dir.path());
         assert_eq!(std::fs::read(dir.path().join("etc/hosts")).unwrap(), b"mine");
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+        let inside = dir.path().join(outside.path().strip_prefix("/").unwrap());
+        assert!(inside.join("pts").is_dir() && inside.join("console").is_file());
         let stat = statat(&root, "etc/mtab", AtFlags::SYMLINK_NOFOLLOW).unwrap();
         assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::Symlink);
     }
 
     #[test]
+    fn what_is_made_behind_links_is_left_out_there() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/", dir.path().join("etc")).unwrap();
+        symlink("../run/names", dir.path().join("resolv.conf")).unwrap();
+        symlink("devices", dir.path().join("dev")).unwrap();
+        filled(dir.path());
+        let left_out = LeftOut::of(Some(dir.path())).unwrap();
+        for out in ["hosts", "hostname", "mtab", "run/names", "devices/shm", "devices/console", "etc/hosts"] {
+            assert!(left_out.has(out.as_bytes()), "{out}");
+        }
+        for own in ["", "run", "passwd", "devices", "devices/x", "dev"] {
+            assert!(!left_out.has(own.as_bytes()), "{own}");
+        }
+    }
+
+    #[test]
     fn only_the_mount_points_themselves_are_left_out() {
+        let left_out = LeftOut::of(None).unwrap();
         for out in ["etc/hosts", "etc/mtab", "dev/shm", "proc"] {
-            assert!(left_out(out.as_bytes()), "{out}");
+            assert!(left_out.has(out.as_bytes()), "{out}");
         }
         for own in ["etc", "etc/hosts.bak", "dev", "dev/x", "procedure", "", "usr/etc/hosts"] {
-            assert!(!left_out(own.as_bytes()), "{own}");
+            assert!(!left_out.has(own.as_bytes()), "{own}");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 
 use mica_archive::diff::{self, Change};
 use mica_archive::writer::Writer;
-use mica_core::{Committed, Layer, MountOptions, Store};
+use mica_core::{Committed, Layer, MountOptions, Store, Trees};
 use mica_mount::{Held, LazyTrees, Tree};
 
 use super::Container;
-use super::init_layer::left_out;
+use super::init_layer::LeftOut;
 use crate::supervisor::wire::Request;
 use crate::{Engine, Error, Result};
 
@@ -44,7 +44,8 @@ impl Engine {
             || self.see_below(&store, container).map_err(mounting),
         );
         let changes = store.changes(&layer, &trees)?;
-        let list = diff::changes(&changes, &trees, &left_out)?;
+        let left_out = LeftOut::of(trees.parent()?)?;
+        let list = diff::changes(&changes, &trees, &|path| left_out.has(path))?;
         trees.close()?;
         Ok(list)
     }
@@ -73,7 +74,8 @@ impl Engine {
         let own = container.record().layer();
         let changes = store.changes(layer.unwrap_or(&own), &trees)?;
         let mut archive = Writer::new(out);
-        diff::write(&changes, &trees, &left_out, &mut archive)?;
+        let left_out = LeftOut::of(trees.parent()?)?;
+        diff::write(&changes, &trees, &|path| left_out.has(path), &mut archive)?;
         archive.finish()?;
         trees.close()?;
         Ok(())

@@ -7,6 +7,7 @@ mod concurrency;
 mod copy;
 mod crash;
 mod exec;
+mod init_layer;
 mod life;
 mod limits;
 mod logs;

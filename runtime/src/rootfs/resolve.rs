@@ -20,8 +20,10 @@ const MOST_LINKS: usize = 40;
 
 /// What to make where a path ends in nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub enum Missing {
+    /// With mode 0755.
     Directory,
+    /// Empty, with mode 0644.
     File,
 }
 
@@ -39,13 +41,12 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<O
 }
 
 /// An `O_PATH` descriptor of `path` below `root`.
-pub(crate) fn open_path(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+pub fn open_path(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     open(root, path, OFlags::PATH)
 }
 
-/// As [`open_path`], but makes what is missing: directories (0755), and at the end a directory or an empty
-/// file.
-pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
+/// As [`open_path`], but makes what is missing: directories, and at the end a directory or an empty file.
+pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
     match open_path(root, path) {
         Err(Errno::NOENT) => walk_and_make(root, path, missing),
         answer => answer,
