@@ -40,10 +40,6 @@ pub(crate) fn run(
     client: Channel,
     options: &StartOptions,
 ) -> ! {
-    if let Err(error) = leave_caller() {
-        let _ = client.answer(&failure(&error), &[]);
-        sys::exit_now(1);
-    }
     let mut stage = Stage::new(engine, container, busy);
     match stage.set(options) {
         Ok(ready) => {

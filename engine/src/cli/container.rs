@@ -18,6 +18,8 @@ use clap::{Args, Subcommand};
 use super::{Failure, Outcome, print};
 use crate::container::{Container, CreateOptions};
 use crate::{Engine, Error, Result};
+pub(super) use files::show;
+pub(super) use filter::is_like;
 use flags::SettingsFlags;
 
 /// What can be done with containers.
@@ -71,7 +73,7 @@ pub(crate) enum ContainerCommand {
     Commit(files::Commit),
     /// Write a container's file system as a tarball
     Export(files::Export),
-    /// Show everything about containers or images
+    /// Show everything about containers, images or volumes
     Inspect(files::Inspect),
     /// Show the numbers of a container's processes on the host
     Top {
@@ -100,8 +102,8 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
     match command {
         ContainerCommand::Run(flags) => life::run(engine, *flags),
         ContainerCommand::Create(flags) => {
-            let container = create(engine, flags.settings, flags.command, true).map_err(refused)?;
-            print::line(container.id())?;
+            let options = creation(engine, flags.settings, flags.command, true).map_err(refused)?;
+            print::line(engine.create(&options).map_err(refused)?.id())?;
             Ok(ExitCode::SUCCESS)
         }
         ContainerCommand::Start(flags) => life::start(engine, &flags),
@@ -145,18 +147,18 @@ pub(crate) fn refusal_status(verb: &str) -> u8 {
     if matches!(verb, "run" | "create" | "exec") { 125 } else { 1 }
 }
 
-/// Makes a container. With `attached` its standard input, if it has one, ends with the first client.
-fn create(
+/// What is to be made. With `attached` its standard input, if it has one, ends with the first client.
+fn creation(
     engine: &Engine,
     settings: SettingsFlags,
     command: flags::ImageAndCommand,
     attached: bool,
-) -> Result<Container> {
+) -> Result<CreateOptions> {
     let name = settings.name.clone();
     let mut settings = settings.settings(engine.config().runtime.clone())?;
     settings.stdin_once = settings.stdin && attached;
     settings.cmd = Some(command.command).filter(|words| !words.is_empty());
-    engine.create(&CreateOptions { image: command.image, name, settings })
+    Ok(CreateOptions { image: command.image, name, settings })
 }
 
 /// A failure before the command of a container ran.

@@ -6,7 +6,7 @@ use std::path::Path;
 use mica_core::{Begun, LayerOptions, Quota, Store, Support, failpoint};
 
 use super::record::{Record, Settings};
-use super::{Container, Source, files, init_layer, names, spec, state, volume};
+use super::{Busy, Container, Source, State, Status, files, init_layer, names, spec, state, volume};
 use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent};
 
 /// What is to be made.
@@ -23,13 +23,39 @@ pub struct CreateOptions {
 impl Engine {
     /// Makes a container. After an error nothing of it is left.
     pub fn create(&self, options: &CreateOptions) -> Result<Container> {
+        self.create_held(options, Status::Created).map(|(container, _)| container)
+    }
+
+    /// Makes a container that nobody else can change yet. One that is made to be started at once may be [`Status::Starting`]
+    /// from its first moment on: when this process dies before it has a supervisor, it is found as if that had died.
+    pub(super) fn create_held(&self, options: &CreateOptions, status: Status) -> Result<(Container, Busy)> {
         if let Some(name) = &options.name {
             names::check(name)?;
         }
-        self.transaction("create a container", Barrier::None, |tx| self.create_in(tx, options))
+        let id = intent::random_id()? + &intent::random_id()?;
+        let made = self.transaction("create a container", Barrier::None, |tx| {
+            let record = self.record_in(tx, options, &id)?;
+            self.put_in_place(tx, record, options.name.as_deref(), status)
+        });
+        made.inspect_err(|_| self.give_up(&id))
     }
 
-    fn create_in(&self, tx: &Transaction<'_>, options: &CreateOptions) -> Result<Container> {
+    /// Removes a container that is of no use to anybody, if it is there and does not run.
+    pub(super) fn give_up(&self, id: &str) {
+        let remove = || match Container::read(self.root().containers().join(id))? {
+            Some(container) => {
+                let busy = Busy::take(container.dir(), container.name(), "being removed")?;
+                self.put_right_held(&container)?;
+                self.remove_held(&container, &busy, true)
+            }
+            None => Ok(()),
+        };
+        // Why it is given up is what the user is told. One that was to remove itself is tried again by the next command that
+        // looks at it.
+        let _ = remove();
+    }
+
+    fn record_in(&self, tx: &Transaction<'_>, options: &CreateOptions, id: &str) -> Result<Record> {
         let image = tx.image(&options.image)?;
         let store = self.store(None)?;
         let settings = settle(options.settings.clone(), &image)?;
@@ -43,8 +69,7 @@ impl Engine {
             ));
         };
         failpoint::hit("create.layer").map_err(Error::io(|| "create a container"))?;
-        let id = intent::random_id()? + &intent::random_id()?;
-        let record = Record {
+        Ok(Record {
             name: String::new(),
             created: state::now(),
             image: *image.id(),
@@ -53,9 +78,8 @@ impl Engine {
             layer: layer.id().clone(),
             parents: layer.parents().to_vec(),
             settings,
-            id,
-        };
-        self.put_in_place(tx, record, options.name.as_deref())
+            id: id.to_owned(),
+        })
     }
 
     /// Makes the directory of a container, and gives it its place and its name.
@@ -64,13 +88,18 @@ impl Engine {
         tx: &Transaction<'_>,
         mut record: Record,
         name: Option<&str>,
-    ) -> Result<Container> {
+        status: Status,
+    ) -> Result<(Container, Busy)> {
         let dir = self.root().containers().join(&record.id);
         let staged = tx.staging().join("container");
         let failed = || format!("create '{}'", staged.display());
         fs::create_dir(&staged).map_err(Error::io(failed))?;
         fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
         files::write(&staged, &record.hostname(), record.settings.network)?;
+        let busy = Busy::take(&staged, record.short_id(), "being created")?;
+        if status != Status::Created {
+            State { status, ..State::default() }.write(&staged)?;
+        }
         let _lock = self.root().lock()?;
         record.name = match name {
             Some(name) => name.to_owned(),
@@ -84,7 +113,7 @@ impl Engine {
         fs::rename(&staged, &container.dir).map_err(Error::io(place))?;
         tx.keep(&container.record.layer);
         failpoint::hit("create.placed").map_err(Error::io(place))?;
-        Ok(container)
+        Ok((container, busy))
     }
 }
 

@@ -13,25 +13,24 @@ use crate::{Engine, Error, Result};
 const KILLED: u8 = 137;
 
 impl Engine {
-    /// As [`state`](Self::state), for who holds the container.
-    pub(super) fn state_held(&self, container: &Container) -> Result<State> {
+    /// Puts a container right that this process holds, if its supervisor was killed.
+    pub(super) fn put_right_held(&self, container: &Container) -> Result<()> {
         let state = State::read(container.dir())?;
-        if state.status.is_live() { self.put_right(container) } else { Ok(state) }
+        if state.status.is_live() { self.put_right(container).map(drop) } else { Ok(()) }
     }
 
-    /// Puts a container right whose state says that it lives while its lock is free. This can be done again after a
-    /// crash on the way.
+    /// Puts a container right whose lock is free while its state says that it lives, or that it ended and did not remove
+    /// itself as it was to. This can be done again after a crash on the way.
     pub(super) fn recover_container(&self, container: &Container, mut busy: Busy) -> Result<State> {
         // It may have ended in good order between the look at its state and the lock.
-        let state = State::read(container.dir())?;
-        if !state.status.is_live() {
-            return Ok(state);
+        let mut state = State::read(container.dir())?;
+        if state.status.is_live() {
+            state = self.freeing(|| {
+                busy.note("being cleaned up")?;
+                self.put_right(container)
+            })?;
         }
-        let state = self.freeing(|| {
-            busy.note("being cleaned up")?;
-            self.put_right(container)
-        })?;
-        if container.record().settings.auto_remove {
+        if state.status == Status::Exited && container.record().settings.auto_remove {
             self.remove_held(container, &busy, true)?;
         }
         Ok(state)

@@ -119,10 +119,11 @@ impl Engine {
     }
 
     /// Where the container is in its life. One whose supervisor died is put right first: what it left is removed, and its
-    /// end is recorded.
+    /// end is recorded. One that removes itself is gone after that.
     pub fn state(&self, container: &Container) -> Result<State> {
         let state = State::read(container.dir())?;
-        if !state.status.is_live() {
+        let is_left = state.status == Status::Exited && container.record().settings.auto_remove;
+        if !state.status.is_live() && !is_left {
             return Ok(state);
         }
         match Busy::try_take(container.dir(), container.name()) {

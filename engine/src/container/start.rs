@@ -3,8 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use mica_core::failpoint;
+
 use super::attach::Attached;
-use super::{Busy, Container};
+use super::{Busy, Container, CreateOptions, Status};
 use crate::supervisor::wire::{Answer, Channel, Message};
 use crate::{Engine, Error, Result, supervisor, sys};
 
@@ -38,15 +40,36 @@ impl Engine {
     /// Starts a container that does not run. Its supervisor is forked from this process, which has one thread, and is a
     /// child of it until it ends.
     pub fn start(&self, container: &Container, options: &StartOptions) -> Result<Started> {
-        refuse_threads()?;
-        let (ours, theirs) = Channel::pair().map_err(Error::io(|| "start a container"))?;
         let busy = Busy::take(container.dir(), container.name(), "being started")?;
-        if self.state_held(container)?.status.is_live() {
-            return Err(Error::Conflict(format!("container {} is already running", container.name())));
+        self.put_right_held(container)?;
+        self.start_held(container, busy, options)
+    }
+
+    /// Makes a container and starts it, so that nobody gets between the two. After an error, one that removes itself is gone;
+    /// where this process is killed before it has a supervisor, the next command that looks at it removes it.
+    pub fn run(&self, create: &CreateOptions, start: &StartOptions) -> Result<(Container, Started)> {
+        let auto_remove = create.settings.auto_remove;
+        let status = if auto_remove { Status::Starting } else { Status::Created };
+        let (container, busy) = self.create_held(create, status)?;
+        match self.start_held(&container, busy, start) {
+            Ok(started) => Ok((container, started)),
+            Err(error) => {
+                if auto_remove {
+                    self.give_up(container.id());
+                }
+                Err(error)
+            }
         }
+    }
+
+    fn start_held(&self, container: &Container, busy: Busy, options: &StartOptions) -> Result<Started> {
+        let failed = || "start a container";
+        failpoint::hit("start.held").map_err(Error::io(failed))?;
+        refuse_threads()?;
+        let (ours, theirs) = Channel::pair().map_err(Error::io(failed))?;
         // Opened before the fork, so that both have it; choosing and probing a driver costs more than all the rest.
         self.store(Some(&container.record().driver))?;
-        match sys::fork().map_err(Error::io(|| "start a container"))? {
+        match sys::fork().map_err(Error::io(failed))? {
             sys::Forked::Child => {
                 drop(ours);
                 supervisor::run(self, container, busy, theirs, options)

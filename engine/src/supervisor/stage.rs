@@ -60,7 +60,8 @@ impl<'e> Stage<'e> {
         }
     }
 
-    /// Sets everything up and starts the command. After an error it is to be struck.
+    /// Leaves the command that forked this process, sets everything up and starts the container's. After an error it is to be
+    /// struck.
     pub(crate) fn set(&mut self, options: &StartOptions) -> Result<Ready> {
         let before = State::read(self.container.dir())?;
         self.state = State {
@@ -70,6 +71,7 @@ impl<'e> Stage<'e> {
             finished: before.finished,
             ..State::default()
         };
+        super::leave_caller()?;
         self.record("stage.announced")?;
         let listener = self.listen()?;
         self.mount()?;
@@ -207,8 +209,10 @@ impl<'e> Stage<'e> {
         };
         let mut said: Vec<String> = Some(reason).filter(|reason| !reason.is_empty()).into_iter().collect();
         said.extend(failures.iter().cloned());
-        // A command that was never executed leaves the container as it was created, or as it ended last.
-        let never = !was_started && self.state.started.is_empty();
+        // A command that was never executed leaves the container as it was created, or as it ended last; but one that removes
+        // itself is over, should this process be killed before it is gone.
+        let auto_remove = self.container.record().settings.auto_remove;
+        let never = !was_started && self.state.started.is_empty() && !auto_remove;
         self.state.status = if never { Status::Created } else { Status::Exited };
         self.state.exit_code = code;
         self.state.error = said.join("; ");
@@ -217,9 +221,7 @@ impl<'e> Stage<'e> {
             self.state.finished = now();
         }
         failures.extend(self.record("stage.struck").err().map(|error| error.to_string()));
-        if self.container.record().settings.auto_remove
-            && let Some(busy) = &self.busy
-        {
+        if auto_remove && let Some(busy) = &self.busy {
             let removed = self.engine.remove_held(self.container, busy, true);
             failures.extend(removed.err().map(|error| error.to_string()));
         }

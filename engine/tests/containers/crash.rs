@@ -37,6 +37,73 @@ fn a_removal_that_is_killed_leaves_all_or_nothing() {
     });
 }
 
+/// Every moment of a `run` from the first thing that it makes to the first process of the container.
+const BEFORE_IT_RUNS: [&str; 11] = [
+    "create.layer",
+    "create.named",
+    "create.placed",
+    "transaction.working",
+    "settle.condemned",
+    "settle.removed",
+    "start.held",
+    "supervisor.independent",
+    "stage.announced",
+    "stage.mounted",
+    "stage.created",
+];
+
+#[test]
+fn a_run_that_removes_itself_is_gone_when_it_is_killed_or_fails_before_its_container_runs() {
+    each(|bed| {
+        // Every image has its layer of mount points from the first container on, whatever becomes of that.
+        bed.sh(&[], "true");
+        let layers = || bed.ok(&["storage", "check"]);
+        let before = layers();
+        for point in BEFORE_IT_RUNS {
+            for point in [point.to_owned(), format!("{point}=error")] {
+                let arguments = ["run", "--rm", "--name", "c", "-v", "/anonymous", "busybox", "true"];
+                let answer = bed.with_failpoint(&point, &arguments);
+                assert!(matches!(answer.status, None | Some(125)), "{point}: {answer:?}");
+                assert_eq!(bed.ok(&["ps", "-aq"]), "", "{point}");
+                assert_eq!(std::fs::read_dir(bed.root().join("containers")).unwrap().count(), 0, "{point}");
+                let volumes = std::fs::read_dir(bed.root().join("volumes"));
+                assert_eq!(volumes.into_iter().flatten().count(), 0, "{point}");
+                assert_eq!(layers(), before, "{point}");
+                bed.assert_consistent();
+                // The name is free.
+                assert_eq!(bed.run(&arguments).status, Some(0), "{point}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_run_that_is_killed_before_its_container_runs_leaves_one_that_can_be_started() {
+    once(|bed| {
+        for point in ["create.placed", "transaction.working", "start.held", "supervisor.independent"] {
+            bed.with_failpoint(point, &["run", "--name", "c", "busybox", "echo", "again"]);
+            assert_put_right(bed, point);
+        }
+    });
+}
+
+#[test]
+fn a_container_that_was_to_remove_itself_is_gone_though_its_supervisor_was_killed_at_the_end() {
+    once(|bed| {
+        for point in ["stage.struck", "remove.announced", "remove.renamed"] {
+            bed.with_failpoint(point, &["run", "--rm", "--name", "c", "busybox", "true"]);
+            assert_eq!(bed.ok(&["ps", "-aq"]), "", "{point}");
+            bed.assert_consistent();
+            // To be made and never started is no reason to go.
+            bed.ok(&["create", "--rm", "--name", "c", "busybox", "true"]);
+            assert_eq!(bed.ok(&["ps", "-aq"]).lines().count(), 1);
+            bed.with_failpoint(point, &["start", "-a", "c"]);
+            assert_eq!(bed.ok(&["ps", "-aq"]), "", "{point}");
+            bed.assert_consistent();
+        }
+    });
+}
+
 fn assert_no_groups(id: &str, point: &str) {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
         let group = hierarchy.unwrap().path().join(format!("mica-{id}"));

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::feed::Feed;
 use super::flags::{self, ImageAndCommand, SettingsFlags};
 use super::session::{End, Remote, Session};
-use super::{Failure, Names, Outcome, create, each, print, refused, terminal};
+use super::{Failure, Names, Outcome, creation, each, print, refused, terminal};
 use crate::container::{
     Attached, Container, ExecOptions, Execution, StartOptions, Started, Status, Stream, signal,
 };
@@ -121,9 +121,9 @@ pub(super) fn run(engine: &Engine, flags: Run) -> Outcome {
     if tty && stdin && !detach {
         terminal::require().map_err(refused)?;
     }
-    let container = create(engine, settings, command, !detach).map_err(refused)?;
+    let creation = creation(engine, settings, command, !detach).map_err(refused)?;
     let options = StartOptions { attach: !detach, stdin: stdin && !detach, size: terminal::size() };
-    let started = engine.start(&container, &options).map_err(refused)?;
+    let (container, started) = engine.run(&creation, &options).map_err(refused)?;
     started.notes.iter().for_each(|note| print::warning(note));
     if detach {
         print::line(container.id())?;
