@@ -1,11 +1,12 @@
 //! From creation to the end: statuses, signals, streams.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{each, each_runtime, eventually, kill, once};
+use crate::bed::{Answer, each, each_runtime, eventually, kill, once};
 
 #[test]
 fn the_exit_status_is_the_containers_own() {
@@ -227,6 +228,39 @@ fn a_client_whose_reader_is_gone_ends_and_the_container_does_not() {
         // The container may end before this does.
         bed.run(&["exec", "c", "touch", "/go"]);
         assert_eq!(bed.ok(&["wait", "c"]), "0\n");
+    });
+}
+
+#[test]
+fn a_container_whose_output_nobody_reads_goes_on_within_the_limits_of_its_log_and_removes_itself_at_the_end()
+{
+    once(|bed| {
+        let limits = ["--log-opt", "max-size=64k", "--log-opt", "max-file=2"];
+        let run = [
+            &["run", "--rm", "--name", "c"],
+            &limits[..],
+            &["busybox", "sh", "-c", "while :; do seq 1 9999; done"],
+        ];
+        let mut client = bed.spawn(&mut bed.command(&run.concat()));
+        let mut line = [0; 2];
+        client.stdout.take().unwrap().read_exact(&mut line).unwrap();
+        let ended = Answer::from(client.wait_with_output().unwrap());
+        assert_eq!((ended.status, ended.err.as_str()), (Some(0), ""));
+        let log = bed.root().join("containers").join(bed.field("c", "{{.Id}}"));
+        let size = |name: &str| std::fs::metadata(log.join(name)).map_or(0, |meta| meta.len());
+        let (current, older) = (
+            format!("{}-json.log", bed.field("c", "{{.Id}}")),
+            format!("{}-json.log.1", bed.field("c", "{{.Id}}")),
+        );
+        for _ in 0..3 {
+            let before = std::fs::metadata(log.join(&older)).ok().map(|meta| meta.ino());
+            eventually("the log is set aside", || {
+                std::fs::metadata(log.join(&older)).is_ok_and(|meta| Some(meta.ino()) != before)
+            });
+            assert!(size(&current) <= 64 << 10 && size(&older) <= 64 << 10);
+        }
+        bed.ok(&["stop", "-t", "0", "c"]);
+        assert_eq!(bed.ok(&["ps", "-aq"]), "");
     });
 }
 
