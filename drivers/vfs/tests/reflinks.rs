@@ -67,7 +67,9 @@ fn a_child_of_a_large_layer_takes_little_space() {
     let chain = Chain { id: &child, parents: &parents };
     driver.create(chain, &LayerOptions::default()).unwrap();
     driver.sync(std::slice::from_ref(&child)).unwrap();
-    assert!(before - free(&root) < 4 << 20, "{} bytes", before - free(&root));
+    // The file system may have given back meanwhile what it had set aside for the first layer.
+    let taken = before.saturating_sub(free(&root));
+    assert!(taken < 4 << 20, "{taken} bytes");
     assert_eq!(fs::read(root.join("layers/child/tree/large")).unwrap(), vec![7; 100 << 20]);
     assert!(driver.usage(chain).unwrap().bytes < 1 << 20);
     fs::write(root.join("layers/child/tree/new"), vec![1; 8 << 20]).unwrap();
