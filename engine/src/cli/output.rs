@@ -2,8 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use mica_core::failpoint;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+use rustix::io::Errno;
 
 use crate::{Error, Result, intent};
 
@@ -15,43 +20,84 @@ const BUFFER: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     path: &'a Path,
-    /// Where it is until then; `None` for a device or a pipe, which is written as it is.
-    aside: Option<PathBuf>,
+    aside: Aside,
     file: BufWriter<File>,
+}
+
+/// What a file is until it is in its place.
+#[derive(Debug)]
+enum Aside {
+    /// A device or a pipe, which is written as it is.
+    No,
+    /// A file without a name, which is gone with the process, however that ends.
+    Unnamed,
+    /// A file beside the path, where the file system has none without a name, as NFS.
+    Named(PathBuf),
 }
 
 impl<'a> Output<'a> {
     /// Begins a file that only its owner can read.
     pub(crate) fn create(path: &'a Path) -> Result<Self> {
-        let failed = || format!("write '{}'", path.display());
         let found = path.metadata();
         if found.as_ref().is_ok_and(fs::Metadata::is_dir) {
             return Err(Error::Invalid(format!("write '{}': it is a directory", path.display())));
         }
-        let mut options = File::options();
-        options.write(true);
-        let aside = match found {
-            Ok(found) if !found.is_file() => None,
-            _ => Some(directory(path)?.join(format!(".mica-{}", intent::random_id()?))),
+        let begun = match found {
+            Ok(found) if !found.is_file() => {
+                File::options().write(true).open(path).map(|file| (Aside::No, file))
+            }
+            _ => begin_in(directory(path)?),
         };
-        let file = match &aside {
-            Some(aside) => options.create_new(true).mode(0o600).open(aside),
-            None => options.open(path),
-        };
-        let file = BufWriter::with_capacity(BUFFER, file.map_err(Error::io(failed))?);
-        Ok(Self { path, aside, file })
+        let (aside, file) = begun.map_err(Error::io(|| format!("write '{}'", path.display())))?;
+        Ok(Self { path, aside, file: BufWriter::with_capacity(BUFFER, file) })
     }
 
     /// Gives it its name.
     pub(crate) fn put_in_place(mut self) -> Result<()> {
-        let failed = || format!("write '{}'", self.path.display());
-        self.file.flush().map_err(Error::io(failed))?;
-        if let Some(aside) = &self.aside {
-            fs::rename(aside, self.path).map_err(Error::io(failed))?;
-            self.aside = None;
+        self.name_it().map_err(Error::io(|| format!("write '{}'", self.path.display())))
+    }
+
+    fn name_it(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        failpoint::hit("output.written")?;
+        if let Aside::Unnamed = self.aside {
+            match self.link(self.path) {
+                // A link takes no file's place: it needs a name to be renamed from.
+                Err(Errno::EXIST) => {
+                    let name = fresh_name(self.path.parent().unwrap_or(Path::new("")))?;
+                    self.link(&name)?;
+                    self.aside = Aside::Named(name);
+                }
+                linked => return Ok(linked?),
+            }
+        }
+        if let Aside::Named(name) = &self.aside {
+            fs::rename(name, self.path)?;
+            self.aside = Aside::No;
         }
         Ok(())
     }
+
+    /// Through `/proc`, which takes no privilege, as `AT_EMPTY_PATH` does (open(2)).
+    fn link(&self, name: &Path) -> Result<(), Errno> {
+        let file = format!("/proc/self/fd/{}", self.file.get_ref().as_raw_fd());
+        linkat(CWD, file, CWD, name, AtFlags::SYMLINK_FOLLOW)
+    }
+}
+
+fn begin_in(directory: &Path) -> io::Result<(Aside, File)> {
+    match open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+            let name = fresh_name(directory)?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&name)?;
+            Ok((Aside::Named(name), file))
+        }
+        file => Ok((Aside::Unnamed, file?.into())),
+    }
+}
+
+fn fresh_name(directory: &Path) -> io::Result<PathBuf> {
+    Ok(directory.join(format!(".mica-{}", intent::random_id().map_err(io::Error::other)?)))
 }
 
 /// The directory that a file is to be in, which must be there.
@@ -79,7 +125,7 @@ impl Write for Output<'_> {
 
 impl Drop for Output<'_> {
     fn drop(&mut self) {
-        if let Some(aside) = &self.aside {
+        if let Aside::Named(aside) = &self.aside {
             // Why it was given up matters more than that it stays.
             let _ = fs::remove_file(aside);
         }
@@ -103,6 +149,23 @@ mod tests {
         output.write_all(b"new").unwrap();
         output.put_in_place().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_has_a_name_takes_its_place_or_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let named = || {
+            let name = fresh_name(dir.path()).unwrap();
+            let file = BufWriter::new(File::create_new(&name).unwrap());
+            Output { path: &path, aside: Aside::Named(name), file }
+        };
+        drop(named());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        named().put_in_place().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -147,6 +147,28 @@ fn a_save_that_fails_leaves_the_file_as_it_was() {
     assert_eq!(fs::read_dir(home.dir.path()).unwrap().count(), 3, "the root, the tarball, the file");
 }
 
+#[test]
+fn a_save_that_is_killed_leaves_nothing_and_one_that_ends_replaces_the_file() {
+    let home = Home::new();
+    home.import("a", &tar(&[("a", b"content")]));
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("saved.tar");
+    let save = ["save", "-o", file.to_str().unwrap(), "a"];
+    for before in [None, Some("before")] {
+        before.inspect(|text| fs::write(&file, text).unwrap());
+        assert_eq!(home.with_failpoint("output.written", &save).status, None);
+        assert_eq!(fs::read_to_string(&file).ok().as_deref(), before);
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), usize::from(before.is_some()));
+        home.ok(&save);
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        home.ok(&["load", "-i", save[2]]);
+        fs::remove_file(&file).unwrap();
+    }
+    let text = home.refused(&["save", "-o", "/nosuch/x", "a"]);
+    assert!(text.contains("'/nosuch/x'") && !text.contains(".mica"), "{text}");
+    home.assert_consistent();
+}
+
 /// Overwrites the one file below `dir` that has this content, and keeps its time.
 pub(crate) fn damage(dir: &std::path::Path, from: &[u8], to: &[u8]) {
     let mut pending = vec![dir.to_owned()];
