@@ -36,6 +36,9 @@
 //! with mode 0755. A directory's own metadata is set when the extractor leaves it, so a read-only one can be
 //! filled; one that is entered again keeps its time. Memory does not grow with the archive, but for some bytes
 //! per name in a merged tree, where an opaque directory must know what is of this layer.
+//!
+//! A member that names the root, such as `./`, describes it like any directory's; without one the root stays as it
+//! is. The OCI specification excepts no member, and umoci does the same; Docker on overlay2 and containerd pass it over.
 
 mod adopt;
 mod cursor;

@@ -135,13 +135,31 @@ fn a_directory_over_a_directory_keeps_content_and_takes_all_metadata() {
     assert_eq!(xattr(&sandbox, "d", "user.old"), None);
 }
 
+/// As umoci has it; Docker on overlay2 and containerd leave that member out.
 #[test]
-fn the_root_takes_metadata_from_its_own_member() {
-    for name in ["./", "/", "."] {
-        let sandbox = Sandbox::new();
-        sandbox.apply(OVERLAY, &[dir(name).mode(0o711).mtime(7, 8), file("./f", "")]).unwrap();
-        assert_eq!(meta(&sandbox, "").mode() & 0o777, 0o711);
-        assert_eq!(mtime(&sandbox, ""), (7, 8));
+fn the_root_takes_all_metadata_from_its_own_member() {
+    for (name, form) in ["./", "/", "."].into_iter().flat_map(|name| FORMS.map(|form| (name, form))) {
+        let sandbox = Sandbox::with(&[dir("./").xattr("user.old", b"1").xattr("user.both", b"1")]);
+        let root = dir(name).mode(0o1711).owner(1, 2).mtime(7, 8).xattr("user.both", b"2");
+        sandbox.apply(form, &[root, file("./f", "")]).unwrap();
+        let found = meta(&sandbox, "");
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o1711, 1, 2), "{name} {form:?}");
+        assert_eq!(mtime(&sandbox, ""), (7, 8), "{name} {form:?}");
+        let attributes = ["user.both", "user.old"].map(|name| xattr(&sandbox, "", name));
+        assert_eq!(attributes, [Some(b"2".to_vec()), None], "{name} {form:?}");
+    }
+}
+
+#[test]
+fn the_root_stays_as_it_is_where_the_archive_does_not_list_it() {
+    for form in FORMS {
+        let sandbox =
+            Sandbox::with(&[dir("./").mode(0o1711).owner(1, 2).mtime(7, 8).xattr("user.old", b"1")]);
+        sandbox.apply(form, &[file("f", ""), dir("d"), file(".wh.old", "")]).unwrap();
+        let found = meta(&sandbox, "");
+        assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o1711, 1, 2), "{form:?}");
+        assert_eq!(mtime(&sandbox, ""), (7, 8), "{form:?}");
+        assert_eq!(xattr(&sandbox, "", "user.old").unwrap(), b"1", "{form:?}");
     }
 }
 

@@ -140,7 +140,7 @@ fn a_whiteout_below_a_file_of_the_same_layer_leaves_it() {
     table(&members, &["a", "f"], &["a"], &["a"]);
 }
 
-/// containerd refuses such a layer; no engine makes a directory of the file.
+/// Docker and containerd refuse such a layer; none makes a directory of the file.
 #[test]
 fn a_whiteout_below_a_file_of_the_same_layer_leaves_it_also_behind_links() {
     let links = [symlink("l", "d"), symlink("m", "/l"), symlink("e/up", "../m"), symlink("d/g", "f")];
