@@ -11,6 +11,7 @@ mod refusal;
 mod storage;
 mod system;
 mod table;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     Image(image::ImageCommand),
     #[command(flatten)]
     System(system::SystemCommand),
+    #[command(flatten)]
+    Volume(volume::VolumeCommand),
 }
 
 /// How a verb ends: with an exit status of its own, or a failure.
@@ -122,6 +125,7 @@ fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
         Command::Container(command) => container::run(&engine, command),
         Command::Image(command) => image::run(&engine, command),
         Command::System(command) => system::run(&engine, command),
+        Command::Volume(command) => volume::run(&engine, command),
     }
 }
 

@@ -39,6 +39,7 @@ pub use copy::CopyOptions;
 pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
 pub use logs::{LogLine, LogOptions, parse_time};
+pub(crate) use names::is_valid as is_valid_name;
 pub use record::{
     LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
 };

@@ -1,14 +1,10 @@
 //! `system df`: what takes how much space, and what of it could be given back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::collections::BTreeMap;
 
 use mica_archive::Digest;
 
-use crate::container::Source;
-use crate::{Engine, Error, Result, layers, root};
+use crate::{Engine, Result, layers};
 
 /// What one kind of thing takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,25 +63,11 @@ impl Engine {
     }
 
     fn volumes_usage(&self) -> Result<Row> {
-        let mut used = BTreeSet::new();
-        for container in self.containers()? {
-            used.extend(container.record().settings.mounts.iter().filter_map(|mount| match &mount.source {
-                Source::Volume { name, .. } => Some(name.clone()),
-                Source::Bind(_) => None,
-            }));
-        }
+        let users = self.volume_users()?;
         let mut row = Row { kind: "Local Volumes", total: 0, active: 0, size: 0, reclaimable: 0 };
-        for name in root::names(&self.root().volumes())? {
-            let is_used = used.contains(&name);
-            let path = self.root().volumes().join(&name);
-            let failed = || format!("read volume '{}'", path.display());
-            let dir = match File::open(&path) {
-                // It was removed meanwhile.
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                opened => opened.map_err(Error::io(failed))?,
-            };
-            let usage = mica_tree::usage(dir.as_fd());
-            let size = usage.map_err(|e| Error::io(failed)(std::io::Error::other(e)))?.bytes;
+        for volume in self.volumes()? {
+            let is_used = users.contains_key(volume.name());
+            let size = volume.usage()?;
             row.total += 1;
             row.active += usize::from(is_used);
             row.size += size;

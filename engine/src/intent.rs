@@ -47,6 +47,8 @@ pub enum Line {
     Pin(Digest),
     /// An image that is being made, unless a crash comes first.
     Image(Digest),
+    /// A volume without a name of its own that is being made or removed: it goes unless a container names it in the end.
+    Volume(String),
     /// All is recorded: what remains is to tidy up.
     Done,
 }
@@ -55,7 +57,7 @@ impl Line {
     /// Whether it must be on disk before what it announces; the others bind live processes only.
     fn is_for_a_crash(&self) -> bool {
         match self {
-            Self::Layer { .. } | Self::Chain(_) | Self::Image(_) | Self::Done => true,
+            Self::Layer { .. } | Self::Chain(_) | Self::Image(_) | Self::Volume(_) | Self::Done => true,
             Self::Doing(_) | Self::Pin(_) => false,
         }
     }

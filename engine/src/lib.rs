@@ -33,6 +33,7 @@ mod sys;
 pub mod tags;
 pub mod transaction;
 pub mod uses;
+pub mod volumes;
 
 use std::process::ExitCode;
 

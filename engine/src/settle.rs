@@ -12,6 +12,7 @@ use crate::layers::{self, Record};
 use crate::lock::Lock;
 use crate::root::{self, Root};
 use crate::tags::Tags;
+use crate::transaction::Kept;
 use crate::{Engine, Error, Result, images, uses};
 
 impl Engine {
@@ -46,11 +47,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends an intent. `kept` are the layers that are known to be recorded; without it, after a failure or a crash,
-    /// all records are read.
+    /// Ends an intent. `kept` is what is known to be recorded; without it, after a failure or a crash, all records are read.
     ///
     /// Every step can be done again: after a crash on the way the next one goes on.
-    pub(crate) fn settle(&self, intent: Intent, kept: Option<&BTreeSet<LayerId>>) -> Result<()> {
+    pub(crate) fn settle(&self, intent: Intent, kept: Option<&Kept>) -> Result<()> {
         let root = self.root();
         let mut doomed = self.condemn(&intent, kept)?;
         failpoint::hit("settle.condemned").map_err(Error::io(|| "tidy up".to_owned()))?;
@@ -66,7 +66,7 @@ impl Engine {
     }
 
     /// Takes out of the records what nobody needs any more, and lists the layers that are to be removed.
-    fn condemn(&self, intent: &Intent, kept: Option<&BTreeSet<LayerId>>) -> Result<Vec<(String, LayerId)>> {
+    fn condemn(&self, intent: &Intent, kept: Option<&Kept>) -> Result<Vec<(String, LayerId)>> {
         let root = self.root();
         let lines = intent.lines();
         let _lock = root.lock()?;
@@ -92,8 +92,9 @@ impl Engine {
                 .map_err(Error::io(|| format!("remove '{}'", place.display())))?;
             failpoint::hit("settle.forgotten").map_err(Error::io(|| "tidy up".to_owned()))?;
         }
+        self.discard_volumes(intent, &kept.map(|kept| kept.volumes.clone()).unwrap_or_default())?;
         let recorded = match kept {
-            Some(kept) => kept.clone(),
+            Some(kept) => kept.layers.clone(),
             None => recorded_layers(root)?,
         };
         let begun = intent.lines().into_iter().filter_map(|line| match line {

@@ -13,6 +13,7 @@ use mica_archive::Digest;
 use mica_core::{Committed, Layer, LayerId, Store, durable, failpoint};
 
 use crate::chain::ChainId;
+use crate::container::{Settings, Source};
 use crate::image::Image;
 use crate::intent::{self, Barrier, Intent, Line};
 use crate::layers::{self, Record};
@@ -25,7 +26,14 @@ pub struct Transaction<'e> {
     engine: &'e Engine,
     intent: Intent,
     staging: PathBuf,
-    kept: Mutex<BTreeSet<LayerId>>,
+    kept: Mutex<Kept>,
+}
+
+/// What a transaction knows to be named by records.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) layers: BTreeSet<LayerId>,
+    pub(crate) volumes: BTreeSet<String>,
 }
 
 /// A finished layer of a driver, to be recorded as a layer of an image.
@@ -116,7 +124,21 @@ impl Transaction<'_> {
 
     /// A record names this layer now. To be called right after the rename that put the record in place.
     pub fn keep(&self, id: &LayerId) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).layers.insert(id.clone());
+    }
+
+    /// A container names its volumes now.
+    pub(crate) fn keep_volumes(&self, settings: &Settings) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.volumes.extend(settings.volumes().map(str::to_owned));
+    }
+
+    /// Announces that the volumes which were made for a container alone go with it.
+    pub(crate) fn discard_volumes(&self, settings: &Settings) -> Result<()> {
+        self.intent.add_all(settings.mounts.iter().filter_map(|mount| match &mount.source {
+            Source::Volume { name, anonymous: true } => Some(Line::Volume(name.clone())),
+            _ => None,
+        }))
     }
 
     /// Records a layer of an image. Where the driver has the same content on the same layers already, that one stays and

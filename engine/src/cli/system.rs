@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::storage::{self, DriversCommand, StorageCommand};
 use super::table::Table;
 use super::{Outcome, human, print};
+use crate::volumes::{PrunedVolumes, Volume};
 use crate::{Engine, Error, Result};
 
 /// What can be done with the engine as a whole.
@@ -38,6 +39,9 @@ pub(crate) struct Prune {
     /// Do not ask; nothing is asked anyway
     #[arg(short, long)]
     force: bool,
+    /// Volumes without a name that no container uses, too
+    #[arg(long)]
+    volumes: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +76,8 @@ pub(crate) fn run(engine: &Engine, command: SystemCommand) -> Outcome {
 
 fn prune(engine: &Engine, flags: &Prune) -> Outcome {
     let containers = engine.prune_containers()?;
+    let volumes =
+        if flags.volumes { engine.prune_volumes(Volume::is_anonymous)? } else { PrunedVolumes::default() };
     let images = engine.prune_images(flags.all)?;
     let mut text = String::new();
     let mut section = |title: &str, lines: Vec<String>| {
@@ -80,9 +86,11 @@ fn prune(engine: &Engine, flags: &Prune) -> Outcome {
         }
     };
     section("Containers", containers.containers);
+    section("Volumes", volumes.names);
     let untagged = images.untagged.iter().map(|name| format!("untagged: {name}"));
     section("Images", untagged.chain(images.deleted.iter().map(|id| format!("deleted: {id}"))).collect());
-    text.push_str(&format!("Total reclaimed space: {}\n", human::size(containers.bytes + images.reclaimed)));
+    let reclaimed = containers.bytes + volumes.bytes + images.reclaimed;
+    text.push_str(&format!("Total reclaimed space: {}\n", human::size(reclaimed)));
     print::text(&text)?;
     for failure in &containers.failures {
         print::error(&Error::Invalid(failure.clone()));

@@ -19,8 +19,9 @@ use mica_core::{MountOptions, WhiteoutForm};
 use mica_mount::Held;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::{Busy, Container, Source as MountSource, volume};
+use super::{Busy, Container, MountPoint, Source as MountSource, volume};
 use crate::supervisor::wire::Request;
+use crate::volumes::Volume;
 use crate::{Engine, Error, Result};
 use pack::{Ownership, Packer};
 use place::{Base, Origin, Target};
@@ -100,34 +101,55 @@ impl Engine {
             return Ok((Files { root, held: None }, path.to_owned()));
         }
         let busy = Busy::take(container.dir(), container.name(), "being copied")?;
-        if let Some((volume, rest)) = self.volume_at(container, path) {
+        if let Some((mount, rest)) = self.mount_at(container, path) {
+            let source = match &mount.source {
+                MountSource::Bind(path) => path.clone(),
+                MountSource::Volume { name, .. } => self.volume_data(container, name, &mount.target)?,
+            };
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = openat(CWD, &volume, flags, Mode::empty());
-            let root = root.map_err(|e| Error::io(|| format!("open '{}'", volume.display()))(e.into()))?;
+            let root = openat(CWD, &source, flags, Mode::empty());
+            let root = root.map_err(|e| Error::io(|| format!("open '{}'", source.display()))(e.into()))?;
             return Ok((Files { root, held: None }, rest));
         }
-        let record = container.record();
-        let hold = self.store(Some(&record.driver))?.write(&record.layer(), &MountOptions::default())?;
-        let held = Held::open(hold, &self.mounter())?;
+        let held = self.hold(container)?;
         let root = held.tree().root().try_clone_to_owned().map_err(Error::io(|| "open a container"))?;
         Ok((Files { root, held: Some((held, busy)) }, path.to_owned()))
     }
 
-    /// The volume of a container that does not run in which a path lies, and the path in it.
-    fn volume_at(&self, container: &Container, path: &str) -> Option<(PathBuf, String)> {
+    /// Mounts the files of a container that does not run.
+    fn hold(&self, container: &Container) -> Result<Held> {
+        let record = container.record();
+        let hold = self.store(Some(&record.driver))?.write(&record.layer(), &MountOptions::default())?;
+        Ok(Held::open(hold, &self.mounter())?)
+    }
+
+    /// The files of a volume of a container that does not run, with what the image has for a new one.
+    fn volume_data(&self, container: &Container, name: &str, target: &str) -> Result<PathBuf> {
+        let volume = Volume::read_or_make(self.root(), name)?;
+        if volume.is_filled() {
+            return Ok(volume.data());
+        }
+        let held = self.hold(container)?;
+        let data = volume::prepare(self.root(), name, held.tree().root(), target.as_ref())?;
+        held.close()?;
+        Ok(data)
+    }
+
+    /// The mount of a container that does not run in which a path lies, and the path in it.
+    fn mount_at<'c>(&self, container: &'c Container, path: &str) -> Option<(&'c MountPoint, String)> {
         let wanted = plain(path);
         let mounts = container.record().settings.mounts.iter();
         let below = mounts.filter_map(|mount| {
             let rest = wanted.strip_prefix(plain(&mount.target)).ok()?;
-            let source = match &mount.source {
-                MountSource::Bind(path) => path.clone(),
-                MountSource::Volume { name, .. } => volume::data(self.root(), name),
+            let is_directory = match &mount.source {
+                MountSource::Bind(path) => path.is_dir(),
+                MountSource::Volume { .. } => true,
             };
             let mut rest = format!("/{}", rest.display());
             if path.ends_with("/.") || path.ends_with('/') {
                 rest.push_str(if path.ends_with('.') { "/." } else { "/" });
             }
-            source.is_dir().then_some((source, rest))
+            is_directory.then_some((mount, rest))
         });
         below.min_by_key(|(_, rest)| rest.len())
     }

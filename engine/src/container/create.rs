@@ -6,8 +6,8 @@ use std::path::Path;
 use mica_core::{Begun, LayerOptions, Quota, Store, Support, failpoint};
 
 use super::record::{Record, Settings};
-use super::{Busy, Container, Source, State, Status, files, init_layer, names, spec, state, volume};
-use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent};
+use super::{Busy, Container, Source, State, Status, files, init_layer, names, spec, state};
+use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent, volumes};
 
 /// What is to be made.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +96,7 @@ impl Engine {
         fs::create_dir(&staged).map_err(Error::io(failed))?;
         fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
         files::write(&staged, &record.hostname(), record.settings.network)?;
+        let volumes = self.stage_volumes(tx, &record.settings)?;
         let busy = Busy::take(&staged, record.short_id(), "being created")?;
         if status != Status::Created {
             State { status, ..State::default() }.write(&staged)?;
@@ -109,9 +110,12 @@ impl Engine {
         write_record(&staged, container.record())?;
         names::claim(self.root(), container.name(), container.id())?;
         failpoint::hit("create.named").map_err(Error::io(failed))?;
+        self.place_volumes(tx, &volumes)?;
+        failpoint::hit("create.volumes").map_err(Error::io(failed))?;
         let place = || format!("create '{}'", container.dir.display());
         fs::rename(&staged, &container.dir).map_err(Error::io(place))?;
         tx.keep(&container.record.layer);
+        tx.keep_volumes(&container.record.settings);
         failpoint::hit("create.placed").map_err(Error::io(place))?;
         Ok((container, busy))
     }
@@ -148,8 +152,7 @@ fn settle(mut settings: Settings, image: &Image) -> Result<Settings> {
         let is_covered = settings.mounts.iter().any(|mount| mount.target == target)
             || settings.tmpfs.iter().any(|(other, _)| *other == target);
         if !is_covered {
-            let name = intent::random_id()? + &intent::random_id()?;
-            let source = Source::Volume { name, anonymous: true };
+            let source = Source::Volume { name: volumes::invent_name()?, anonymous: true };
             settings.mounts.push(super::MountPoint { source, target, read_only: false });
         }
     }
@@ -168,7 +171,7 @@ fn check_mount(mount: &super::MountPoint) -> Result<()> {
         )));
     }
     match &mount.source {
-        Source::Volume { name, .. } => volume::check_name(name),
+        Source::Volume { name, .. } => volumes::check_name(name),
         Source::Bind(path) if path.is_absolute() => Ok(()),
         Source::Bind(path) => {
             Err(Error::Invalid(format!("'{}' is not an absolute path of the host", path.display())))

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::state::State;
-use super::{Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal, volume};
-use crate::{Engine, Result};
+use super::{Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal};
+use crate::{Engine, Result, volumes};
 
 /// What Docker says where there is no time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -79,7 +79,7 @@ impl Engine {
             Source::Volume { name, .. } => json!({
                 "Type": "volume",
                 "Name": name,
-                "Source": volume::data(self.root(), name),
+                "Source": volumes::data(self.root(), name),
                 "Destination": mount.target,
                 "Driver": "local",
                 "Mode": mode,

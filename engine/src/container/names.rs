@@ -25,8 +25,8 @@ const SECOND: [&str; 32] = [
     "zircon",
 ];
 
-/// Whether a container may be called so. Docker's rule, but that one character is enough.
-pub(super) fn is_valid(name: &str) -> bool {
+/// Whether a container or a volume may be called so. Docker's rule, but that one character is enough.
+pub(crate) fn is_valid(name: &str) -> bool {
     name.len() <= MAX_NAME
         && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

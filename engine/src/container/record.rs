@@ -221,6 +221,14 @@ impl Settings {
         }
     }
 
+    /// The names of its volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.source {
+            Source::Volume { name, .. } => Some(name.as_str()),
+            Source::Bind(_) => None,
+        })
+    }
+
     /// The command, whole.
     pub fn args(&self) -> Vec<String> {
         self.entrypoint.iter().chain(&self.cmd).flatten().cloned().collect()

@@ -59,7 +59,7 @@ impl Engine {
             let store = self.store(Some(&record.driver))?;
             tx.discard(&store, &record.layer)?;
             if volumes {
-                self.discard_volumes(tx, container)?;
+                tx.discard_volumes(&record.settings)?;
             }
             failpoint::hit("remove.announced").map_err(Error::io(|| "remove a container"))?;
             let aside = tx.staging().join("container");

@@ -1,70 +1,57 @@
-//! Volumes: directories that outlive containers, filled at first use with what the image has at that place.
+//! What a new volume gets from the image of the container that uses it first.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2, syncfs};
 use rustix::io::Errno;
 
-use super::{Container, Source, names};
-use crate::{Engine, Error, Result, Root, Transaction, root};
+use crate::volumes::Volume;
+use crate::{Error, Result, Root, root};
 
-/// Refuses what no volume may be called.
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    if names::is_valid(name) {
-        return Ok(());
-    }
-    Err(Error::Invalid(format!(
-        "'{}' is no volume name (only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed); a host directory is an absolute path",
-        name.escape_debug()
-    )))
-}
-
-fn directory(root: &Root, name: &str) -> PathBuf {
-    root.volumes().join(name)
-}
-
-/// The files of a volume. The directory exists once it was used.
-pub(crate) fn data(root: &Root, name: &str) -> PathBuf {
-    directory(root, name).join("_data")
-}
-
-/// Makes the volume ready for its use at `target` of a container whose root file system is `rootfs`: one that is new
+/// Makes a volume ready for its use at `target` of a container whose root file system is `rootfs`: one that is new
 /// gets what the image has there. A crash on the way leaves it new.
 pub(crate) fn prepare(root: &Root, name: &str, rootfs: BorrowedFd<'_>, target: &Path) -> Result<PathBuf> {
-    let data = data(root, name);
-    if data.exists() {
-        return Ok(data);
+    let failed = || format!("fill volume '{name}'");
+    let volume = Volume::read_or_make(root, name)?;
+    if volume.is_filled() {
+        return Ok(volume.data());
     }
-    let _lock = root.long_lock(&format!("volume-{name}"))?;
-    if !data.exists() {
-        make(root, name, rootfs, target)?;
+    // Held by its descriptor, until this returns.
+    let directory = File::open(volume.dir()).map_err(Error::io(failed))?;
+    directory.lock().map_err(Error::io(failed))?;
+    let volume = Volume::read_or_make(root, name)?;
+    let data = volume.data();
+    if !volume.is_filled() {
+        fill(&volume, rootfs, target).map_err(Error::doing(failed))?;
+        volume.set_filled()?;
     }
     Ok(data)
 }
 
-fn make(root: &Root, name: &str, rootfs: BorrowedFd<'_>, target: &Path) -> Result<()> {
-    let directory = directory(root, name);
-    let failed = || format!("create volume '{name}'");
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(Error::io(failed))?;
-    let fresh = directory.join("_new");
+/// Copies the directory that the image has at `target`, with its own owner and mode. What somebody put into the volume
+/// before stays instead.
+fn fill(volume: &Volume, rootfs: BorrowedFd<'_>, target: &Path) -> Result<()> {
+    let (fresh, data) = (volume.dir().join("_new"), volume.data());
+    let failed = || format!("create '{}'", fresh.display());
     root::remove_tree(&fresh)?;
     DirBuilder::new().mode(0o755).create(&fresh).map_err(Error::io(failed))?;
-    fill(rootfs, target, &fresh).map_err(Error::doing(failed))?;
+    if let Some(from) = image_directory(rootfs, target)? {
+        let to = File::open(&fresh).map_err(Error::io(failed))?;
+        let failed = || format!("copy '{}' of the image", target.display());
+        mica_tree::copy(from.as_fd(), to.as_fd(), 1).map_err(io::Error::from).map_err(Error::io(failed))?;
+        if !volume.is_anonymous() {
+            syncfs(&to).map_err(io::Error::from).map_err(Error::io(failed))?;
+        }
+    }
     mica_core::failpoint::hit("volume.filled").map_err(Error::io(failed))?;
-    fs::rename(&fresh, data(root, name)).map_err(Error::io(failed))
-}
-
-/// Copies the directory that the image has at `target`, with its own owner and mode.
-fn fill(rootfs: BorrowedFd<'_>, target: &Path, fresh: &Path) -> Result<()> {
-    let Some(from) = image_directory(rootfs, target)? else { return Ok(()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let failed = || format!("copy '{}' of the image", target.display());
-    let to = openat(CWD, fresh, flags, Mode::empty()).map_err(|e| Error::io(failed)(e.into()))?;
-    mica_tree::copy(from.as_fd(), to.as_fd(), 1).map_err(|e| Error::io(failed)(io::Error::other(e)))
+    match fs::rename(&fresh, &data) {
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => root::remove_tree(&fresh),
+        renamed => renamed.map_err(Error::io(failed)),
+    }
 }
 
 fn image_directory(rootfs: BorrowedFd<'_>, target: &Path) -> Result<Option<OwnedFd>> {
@@ -74,24 +61,5 @@ fn image_directory(rootfs: BorrowedFd<'_>, target: &Path) -> Result<Option<Owned
         Ok(dir) => Ok(Some(dir)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(e) => Err(Error::io(|| format!("open '{}' of the image", target.display()))(e.into())),
-    }
-}
-
-impl Engine {
-    /// Takes the volumes that were made for this container alone out of the way; they are deleted with the
-    /// transaction.
-    pub(super) fn discard_volumes(&self, tx: &Transaction<'_>, container: &Container) -> Result<()> {
-        for mount in &container.record().settings.mounts {
-            let Source::Volume { name, anonymous: true } = &mount.source else { continue };
-            let from = directory(self.root(), name);
-            let to = tx.staging().join(format!("volume-{name}"));
-            match fs::rename(&from, &to) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(|| format!("remove volume '{name}'"))(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

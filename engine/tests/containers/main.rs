@@ -13,4 +13,5 @@ mod limits;
 mod logs;
 mod terminal;
 mod transcript;
+mod volume_verbs;
 mod volumes;

@@ -84,13 +84,13 @@ pub(crate) struct Inspect {
     /// How much containers take on disk, too
     #[arg(short, long)]
     size: bool,
-    /// Only 'container' or 'image'
+    /// Only 'container', 'image' or 'volume'
     #[arg(long = "type", value_name = "KIND")]
     kind: Option<String>,
     /// Print a field of each, such as '{{.State.Status}}', or 'json'
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
-    /// Names or ids of containers or images
+    /// Names or ids of containers or images, or names of volumes
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -220,40 +220,52 @@ pub(super) fn inspect(engine: &Engine, flags: &Inspect) -> Outcome {
             }
         }
     }
+    show(&found, flags.format.as_deref())?;
+    Ok(status)
+}
+
+/// Prints what was inspected.
+pub(in crate::cli) fn show(found: &[serde_json::Value], format: Option<&str>) -> Result<()> {
     let failed = |e: serde_json::Error| Error::Invalid(e.to_string());
-    match flags.format.as_deref() {
+    match format {
         None => {
             let mut text = Vec::new();
             let style = serde_json::ser::PrettyFormatter::with_indent(b"    ");
             let mut writer = serde_json::Serializer::with_formatter(&mut text, style);
-            serde::Serialize::serialize(&found, &mut writer).map_err(failed)?;
-            print::line(&String::from_utf8_lossy(&text))?;
+            serde::Serialize::serialize(found, &mut writer).map_err(failed)?;
+            print::line(&String::from_utf8_lossy(&text))
         }
-        Some("json") => print::line(&serde_json::to_string(&found).map_err(failed)?)?,
+        Some("json") => print::line(&serde_json::to_string(found).map_err(failed)?),
         Some(template) => {
-            for value in &found {
-                print::line(&super::template::fill(template, value)?)?;
-            }
+            found.iter().try_for_each(|value| print::line(&super::template::fill(template, value)?))
         }
     }
-    Ok(status)
 }
 
 fn look_up(engine: &Engine, flags: &Inspect, name: &str) -> Result<serde_json::Value> {
     let container = || engine.inspect_container(&engine.container(name)?, flags.size);
     let image = || engine.inspect_image(&engine.image(name)?);
+    let volume = || Ok(engine.volume(name)?.inspect());
     match flags.kind.as_deref() {
-        None => match container() {
-            Err(Error::NoSuch { .. }) => match image() {
-                Err(Error::NoSuch { .. } | Error::Invalid(_)) => Err(Error::no_such("object", name)),
+        None => {
+            match container() {
+                Err(Error::NoSuch { .. }) => {}
+                other => return other,
+            }
+            match image() {
+                Err(Error::NoSuch { .. } | Error::Invalid(_)) => {}
+                other => return other,
+            }
+            match volume() {
+                Err(Error::NoSuch { .. }) => Err(Error::no_such("object", name)),
                 other => other,
-            },
-            other => other,
-        },
+            }
+        }
         Some("container") => container(),
         Some("image") => image(),
-        Some(kind) => {
-            Err(Error::Invalid(format!("unknown type '{kind}'; those that exist are: container, image")))
-        }
+        Some("volume") => volume(),
+        Some(kind) => Err(Error::Invalid(format!(
+            "unknown type '{kind}'; those that exist are: container, image, volume"
+        ))),
     }
 }

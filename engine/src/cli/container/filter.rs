@@ -92,7 +92,7 @@ impl Filter {
 }
 
 /// Whether a name has this in it. Of Docker's patterns `^` and `$` are known, and the `/` that its names begin with.
-fn is_like(name: &str, pattern: &str) -> bool {
+pub(in crate::cli) fn is_like(name: &str, pattern: &str) -> bool {
     let (pattern, from_start) = pattern.strip_prefix('^').map_or((pattern, false), |rest| (rest, true));
     let (pattern, to_end) = pattern.strip_suffix('$').map_or((pattern, false), |rest| (rest, true));
     let text = pattern.strip_prefix('/').unwrap_or(pattern);

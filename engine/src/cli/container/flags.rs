@@ -263,7 +263,7 @@ fn mount(text: &str) -> Result<MountPoint> {
         ),
         Some(name) => Source::Volume { name: name.to_owned(), anonymous: false },
         None => {
-            let name = crate::intent::random_id()? + &crate::intent::random_id()?;
+            let name = crate::volumes::invent_name()?;
             Source::Volume { name, anonymous: true }
         }
     };
