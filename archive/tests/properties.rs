@@ -62,6 +62,10 @@ fn member() -> impl Strategy<Value = (Entry, Vec<u8>)> {
 /// Members of every dialect, as a base for damage.
 fn odd_archive() -> Vec<u8> {
     let sparse = [record("GNU.sparse.major", b"1"), record("GNU.sparse.realsize", b"100")].concat();
+    let attributes = [
+        record("LIBARCHIVE.xattr.user.y%3D", b"AAEC"),
+        record("SCHILY.acl.access", b"user::rwx,user:lisa:r--:7,group::r-x,mask::r-x,other::---"),
+    ];
     [
         extended(b'g', &record("comment", b"of all")),
         extended(b'x', &[record("path", b"renamed"), record("SCHILY.xattr.user.x", b"\0\n")].concat()),
@@ -77,6 +81,7 @@ fn odd_archive() -> Vec<u8> {
         extended(b'x', &[record("GNU.sparse.size", b"9"), record("GNU.sparse.map", b"0,2,5,1")].concat()),
         block(b'0', b"sparse", 3, |_| {}).to_vec(),
         padded(b"abc"),
+        extended(b'x', &attributes.concat()),
         block(b'5', b"dir/", 0, |_| {}).to_vec(),
         END.to_vec(),
     ]
