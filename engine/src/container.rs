@@ -17,6 +17,7 @@ mod inspect;
 pub(crate) mod link;
 mod logs;
 mod names;
+mod reach;
 mod record;
 mod recover;
 mod remove;
@@ -49,6 +50,7 @@ pub use start::{StartOptions, Started};
 pub(crate) use state::remove_file;
 pub use state::{State, Status, now, seconds};
 
+use crate::listing::Listing;
 use crate::{Engine, Error, Result, root};
 
 /// The longest record that is read, in bytes.
@@ -105,14 +107,29 @@ impl Container {
 }
 
 impl Engine {
-    /// All containers, the newest first.
+    /// All containers, the newest first. Fails where one cannot be read.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        let mut found = Vec::new();
-        for id in root::names(&self.root().containers())? {
-            found.extend(Container::read(self.root().containers().join(id))?);
+        self.read_containers()?.whole()
+    }
+
+    /// All containers that can be read, the newest first, with where they are in their lives.
+    pub fn list_containers(&self) -> Result<Listing<(Container, State)>> {
+        let Listing { found, damaged } = self.read_containers()?;
+        let mut listing = Listing { found: Vec::with_capacity(found.len()), damaged };
+        for container in found {
+            listing.add(self.state(&container).map(|state| Some((container, state))))?;
         }
-        found.sort_by(|a, b| (&b.record.created, &b.record.id).cmp(&(&a.record.created, &a.record.id)));
-        Ok(found)
+        Ok(listing)
+    }
+
+    fn read_containers(&self) -> Result<Listing<Container>> {
+        let mut listing = Listing::new();
+        for id in root::names(&self.root().containers())? {
+            listing.add(Container::read(self.root().containers().join(id)))?;
+        }
+        let created = |one: &Container| (one.record.created.clone(), one.record.id.clone());
+        listing.found.sort_by_key(|one| std::cmp::Reverse(created(one)));
+        Ok(listing)
     }
 
     /// The container of this id, name, or beginning of an id that no other has.
@@ -122,14 +139,18 @@ impl Engine {
         if !names::is_valid(wanted) {
             return Err(missing());
         }
-        let id = match names::lookup(self.root(), wanted)? {
-            Some(id) => id,
-            None => self.container_id(wanted)?.ok_or_else(missing)?,
-        };
+        let id = self.container_id(wanted)?.ok_or_else(missing)?;
         Container::read(self.root().containers().join(id))?.ok_or_else(missing)
     }
 
-    fn container_id(&self, beginning: &str) -> Result<Option<String>> {
+    fn container_id(&self, wanted: &str) -> Result<Option<String>> {
+        match names::lookup(self.root(), wanted)? {
+            Some(id) => Ok(Some(id)),
+            None => self.id_that_begins(wanted),
+        }
+    }
+
+    fn id_that_begins(&self, beginning: &str) -> Result<Option<String>> {
         if !beginning.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return Ok(None);
         }

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// How long a command waits for one that is about to end. Docker's commands wait for each other; more than this is
 /// no moment any more, and who waits wants to know for what.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The container is this process's to change, and that of every process it was forked to, until the last of them
@@ -43,6 +43,19 @@ impl Busy {
 
     /// Takes the container unless somebody has it.
     pub(crate) fn try_take(dir: &Path, name: &str) -> Result<Option<Self>> {
+        Self::try_lock(dir, name, File::try_lock)
+    }
+
+    /// Keeps the container from being changed, beside others who do no more than that, unless somebody has it.
+    pub(super) fn try_share(dir: &Path, name: &str) -> Result<Option<Self>> {
+        Self::try_lock(dir, name, File::try_lock_shared)
+    }
+
+    fn try_lock(
+        dir: &Path,
+        name: &str,
+        lock: impl FnOnce(&File) -> std::result::Result<(), TryLockError>,
+    ) -> Result<Option<Self>> {
         let path = dir.join("lock");
         let failed = || format!("lock '{}'", path.display());
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -50,7 +63,7 @@ impl Busy {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::no_such("container", name)),
             other => other.map_err(Error::io(failed))?,
         };
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) => return Err(Error::io(failed)(e)),
@@ -76,7 +89,7 @@ impl Busy {
 }
 
 /// What the holder of the lock says that it is doing.
-fn holder(dir: &Path) -> String {
+pub(super) fn holder(dir: &Path) -> String {
     let mut text = String::new();
     // The holder may be about to write it, or be gone.
     let read = File::open(dir.join("lock")).and_then(|file| file.take(256).read_to_string(&mut text));
@@ -102,6 +115,18 @@ mod tests {
         );
         drop(busy);
         assert!(Busy::try_take(dir.path(), "w").unwrap().is_some());
+    }
+
+    #[test]
+    fn those_who_only_look_do_not_exclude_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Busy::try_share(dir.path(), "w").unwrap().unwrap();
+        let second = Busy::try_share(dir.path(), "w").unwrap().unwrap();
+        drop(first);
+        assert!(Busy::try_take(dir.path(), "w").unwrap().is_none());
+        drop(second);
+        let _busy = Busy::try_take(dir.path(), "w").unwrap().unwrap();
+        assert!(Busy::try_share(dir.path(), "w").unwrap().is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use mica_archive::ingest::Expected;
 use mica_core::{Begun, Layer, LayerOptions, MountOptions, Store, Writable, failpoint};
 use oci_spec::image::Config;
 
-use super::link::SOCKET;
+use super::reach::{Purpose, Reached};
 use super::{Busy, Container};
 use crate::supervisor::wire::{Channel, Request};
 use crate::{Barrier, Engine, Error, Image, NewImage, NewLayer, Reference, Result, Transaction, change};
@@ -84,16 +84,11 @@ impl Engine {
         store: &Store,
         options: &CommitOptions,
     ) -> Result<Source> {
-        if !self.state(container)?.status.is_live() {
-            let busy = Busy::take(container.dir(), container.name(), "being committed")?;
-            return Ok(Source::Still { _guard: Still::Held { _busy: busy } });
-        }
-        let supervisor = container.connect()?.ok_or_else(|| {
-            Error::Conflict(format!("container {} has no '{SOCKET}'; try again", container.name()))
-        })?;
-        if !options.no_pause {
-            container.ask_over(&supervisor, &Request::Freeze)?;
-        }
+        let freeze = Some(&Request::Freeze).filter(|_| !options.no_pause);
+        let supervisor = match self.reach(container, Purpose::Look("being committed"), freeze)? {
+            Reached::Idle(busy) => return Ok(Source::Still { _guard: Still::Held { _busy: busy } }),
+            Reached::Live(supervisor, _) => supervisor,
+        };
         if !store.driver().capabilities().duplicate {
             return Ok(Source::Still { _guard: Still::Paused { _supervisor: supervisor } });
         }

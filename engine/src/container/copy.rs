@@ -19,6 +19,7 @@ use mica_core::{MountOptions, WhiteoutForm};
 use mica_mount::Held;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use super::reach::{Purpose, Reached};
 use super::{Busy, Container, MountPoint, Source as MountSource, volume};
 use crate::supervisor::wire::Request;
 use crate::volumes::Volume;
@@ -93,14 +94,13 @@ impl Engine {
 
     /// The files of a container, and where `path` is in them.
     fn files(&self, container: &Container, path: &str) -> Result<(Files, String)> {
-        let state = self.state(container)?;
-        if state.status.is_live()
-            && let Ok(fds) = container.ask(&Request::Root)
-            && let Some(root) = fds.into_iter().next()
-        {
-            return Ok((Files { root, held: None }, path.to_owned()));
-        }
-        let busy = Busy::take(container.dir(), container.name(), "being copied")?;
+        let busy = match self.reach(container, Purpose::Change("being copied"), Some(&Request::Root))? {
+            Reached::Idle(busy) => busy,
+            Reached::Live(_, handed) => {
+                let root = handed.into_iter().next().ok_or_else(|| container.not_running())?;
+                return Ok((Files { root, held: None }, path.to_owned()));
+            }
+        };
         if let Some((mount, rest)) = self.mount_at(container, path) {
             let source = match &mount.source {
                 MountSource::Bind(path) => path.clone(),

@@ -1,30 +1,46 @@
 //! The file system of a container as others see it: what it changed, all of it, mounted.
 
+use std::cell::Cell;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 
 use mica_archive::diff::{self, Change};
 use mica_archive::writer::Writer;
 use mica_core::{Committed, Layer, MountOptions, Store, Trees};
 use mica_mount::{Held, LazyTrees, Tree};
 
-use super::Container;
 use super::init_layer::LeftOut;
+use super::reach::{Purpose, Reached};
+use super::{Busy, Container};
 use crate::supervisor::wire::Request;
 use crate::{Engine, Error, Result};
 
 impl Engine {
-    /// Mounts the whole tree of a container for reading, or takes a second mount of the one that is in use.
-    fn see(&self, container: &Container) -> Result<Held> {
-        if self.state(container)?.status.is_live()
-            && let Some(tree) = second_mount(container)?
-        {
-            return Ok(tree.into());
-        }
+    /// Mounts the whole tree of a container for reading, or takes a second mount of the one that is in use. The lock, if there
+    /// is one, is to outlive it.
+    fn see(&self, container: &Container, doing: &'static str) -> Result<(Held, Option<Busy>)> {
+        let busy = match self.reach(container, Purpose::Look(doing), Some(&Request::Tree))? {
+            Reached::Idle(busy) => busy,
+            Reached::Live(_, handed) => {
+                let tree = handed.into_iter().next().ok_or_else(|| container.not_running())?;
+                return Ok((Tree::from(tree).into(), None));
+            }
+        };
         let record = container.record();
         let store = self.store(Some(&record.driver))?;
         let hold = store.read(&record.layer(), &MountOptions::default())?;
-        Ok(Held::open(hold, &self.mounter())?)
+        Ok((Held::open(hold, &self.mounter())?, Some(busy)))
+    }
+
+    /// As [`see`](Self::see), with the lock put where it outlives the tree.
+    fn see_locked(
+        &self,
+        container: &Container,
+        doing: &'static str,
+        lock: &Cell<Option<Busy>>,
+    ) -> Result<Held> {
+        let (held, busy) = self.see(container, doing)?;
+        lock.set(busy);
+        Ok(held)
     }
 
     /// The layer that a container's own stands on.
@@ -39,8 +55,9 @@ impl Engine {
     pub fn changes(&self, container: &Container) -> Result<Vec<Change>> {
         let store = self.store(Some(&container.record().driver))?;
         let layer = container.record().layer();
+        let lock = Cell::new(None);
         let trees = LazyTrees::new(
-            || self.see(container).map_err(mounting),
+            || self.see_locked(container, "being compared with its image", &lock).map_err(mounting),
             || self.see_below(&store, container).map_err(mounting),
         );
         let changes = store.changes(&layer, &trees)?;
@@ -61,11 +78,12 @@ impl Engine {
         let open = |layer| -> Result<Held> {
             Ok(Held::open(store.read(layer, &MountOptions::default())?, &self.mounter())?)
         };
+        let lock = Cell::new(None);
         let trees = LazyTrees::new(
             || {
                 let held = match layer {
                     Some(copy) => open(copy),
-                    None => self.see(container),
+                    None => self.see_locked(container, "being committed", &lock),
                 };
                 held.map_err(mounting)
             },
@@ -83,20 +101,11 @@ impl Engine {
 
     /// Writes the whole file system of a container as a tarball, without what is mounted in it.
     pub fn export(&self, container: &Container, out: impl Write) -> Result<()> {
-        let seen = self.see(container)?;
+        let (seen, _lock) = self.see(container, "being exported")?;
         let mut archive = Writer::new(out);
         diff::write_tree(seen.tree().path(), &|_| false, &mut archive)?;
         archive.finish()?;
         Ok(seen.close()?)
-    }
-}
-
-/// The tree that the supervisor has mounted; `None` when the container has just ended.
-fn second_mount(container: &Container) -> Result<Option<Tree>> {
-    match container.ask(&Request::Tree) {
-        Ok(fds) => Ok(fds.into_iter().next().map(|fd: OwnedFd| Tree::from(fd))),
-        Err(Error::Conflict(_)) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -87,12 +87,12 @@ impl<'e> Stage<'e> {
     }
 
     pub(crate) fn machine(&mut self) -> Result<&mut Machine> {
-        self.machine.as_mut().ok_or_else(|| mica_runtime::Error::Stopped.into())
+        self.machine.as_mut().ok_or_else(|| self.container.not_running())
     }
 
     /// The process that the container was created with.
     pub(crate) fn process(&self) -> Result<Process> {
-        self.process.clone().ok_or_else(|| mica_runtime::Error::Stopped.into())
+        self.process.clone().ok_or_else(|| self.container.not_running())
     }
 
     /// Notices whether the kernel killed a process of the container for want of memory, while its control groups are

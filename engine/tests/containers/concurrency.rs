@@ -1,6 +1,8 @@
 //! Several commands at once.
 
-use crate::bed::{each, once};
+use std::thread;
+
+use crate::bed::{Bed, each, once};
 
 #[test]
 fn one_of_two_creations_of_one_name_wins() {
@@ -67,5 +69,52 @@ fn who_waits_too_long_is_told_for_what() {
         std::fs::write(dir.join("lock"), "being started by process 77\n").unwrap();
         let text = bed.fails(1, &["rm", "c"]);
         assert!(text.contains("container c is being started by process 77; try again"), "{text}");
+    });
+}
+
+/// What looks at a container or copies from it, whatever it is doing.
+fn looks(bed: &Bed) -> Vec<Vec<String>> {
+    let out = |name: &str| bed.path(name).to_str().unwrap().to_owned();
+    let words = |line: &[&str]| line.iter().map(ToString::to_string).collect();
+    vec![
+        words(&["commit", "c"]),
+        words(&["export", "-o", &out("c.tar"), "c"]),
+        words(&["diff", "c"]),
+        words(&["cp", "c:/etc/passwd", &out("passwd")]),
+    ]
+}
+
+#[test]
+fn a_container_is_committed_exported_compared_and_copied_from_while_it_is_started_and_stopped() {
+    each(|bed| {
+        let script = "echo x > /new; trap 'exit 0' TERM; while :; do sleep 0.01; done";
+        bed.ok(&["create", "--name", "c", "busybox", "sh", "-c", script]);
+        thread::scope(|scope| {
+            let looking = looks(bed).into_iter().map(|line| {
+                scope.spawn(move || {
+                    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+                    (0..8).for_each(|_| drop(bed.ok(&line)));
+                })
+            });
+            let looking: Vec<_> = looking.collect();
+            while !looking.iter().all(|thread| thread.is_finished()) {
+                bed.ok(&["start", "c"]);
+                bed.ok(&["stop", "-t", "1", "c"]);
+            }
+        });
+        assert_eq!(bed.ok(&["diff", "c"]), "A /new\n");
+    });
+}
+
+#[test]
+fn two_who_only_look_at_a_stopped_container_do_not_wait_for_each_other() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "true"]);
+        let dir = bed.root().join("containers").join(bed.field("c", "{{.Id}}"));
+        let lock = std::fs::File::create(dir.join("lock")).unwrap();
+        lock.lock_shared().unwrap();
+        for line in &looks(bed)[..3] {
+            bed.ok(&line.iter().map(String::as_str).collect::<Vec<_>>());
+        }
     });
 }
