@@ -170,11 +170,9 @@ impl Engine {
 
     /// How many containers there are, run, are paused, and do not run.
     fn count_containers(&self) -> Result<[usize; 4]> {
-        let containers = self.containers()?;
-        let states = containers.iter().map(|container| Ok(self.state(container)?.status));
-        let states = states.collect::<Result<Vec<_>>>()?;
-        let count = |wanted: Status| states.iter().filter(|status| **status == wanted).count();
-        let (all, running, paused) = (states.len(), count(Status::Running), count(Status::Paused));
+        let containers = self.list_containers()?.found;
+        let count = |wanted| containers.iter().filter(|(_, state)| state.status == wanted).count();
+        let (all, running, paused) = (containers.len(), count(Status::Running), count(Status::Paused));
         Ok([all, running, paused, all - running - paused])
     }
 }

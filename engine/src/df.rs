@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mica_archive::Digest;
 
-use crate::{Engine, Result, layers};
+use crate::{Engine, Error, Result, layers};
 
 /// What one kind of thing takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Engine {
 
     fn images_usage(&self) -> Result<Row> {
         let used = self.image_uses()?;
-        let images = self.images()?;
+        let images = self.images()?.found;
         let is_active = |id: &Digest| used.contains_key(id);
         // The layer, and whether an image in use has it.
         let mut needed = BTreeMap::new();
@@ -50,8 +50,8 @@ impl Engine {
 
     fn containers_usage(&self) -> Result<Row> {
         let mut row = Row { kind: "Containers", total: 0, active: 0, size: 0, reclaimable: 0 };
-        for container in self.containers()? {
-            let is_live = self.state(&container)?.status.is_live();
+        for (container, state) in self.list_containers()?.found {
+            let is_live = state.status.is_live();
             // One that was removed meanwhile takes nothing.
             let size = self.layer_usage(&container).map_or(0, |usage| usage.bytes);
             row.total += 1;
@@ -63,10 +63,14 @@ impl Engine {
     }
 
     fn volumes_usage(&self) -> Result<Row> {
-        let users = self.volume_users()?;
+        // While a container cannot be read, any volume may be its.
+        let users = match self.volume_users() {
+            Err(Error::Damaged { .. }) => None,
+            users => Some(users?),
+        };
         let mut row = Row { kind: "Local Volumes", total: 0, active: 0, size: 0, reclaimable: 0 };
         for volume in self.volumes()? {
-            let is_used = users.contains_key(volume.name());
+            let is_used = users.as_ref().is_none_or(|users| users.contains_key(volume.name()));
             let size = volume.usage()?;
             row.total += 1;
             row.active += usize::from(is_used);

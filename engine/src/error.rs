@@ -37,8 +37,8 @@ pub enum Error {
     /// What the user or an archive gave cannot be used.
     #[error("{0}")]
     Invalid(String),
-    /// What is on disk is not what was put there; `mica storage check` says more.
-    #[error("{what} is damaged: {reason}; 'mica storage check' tells more")]
+    /// What is on disk is not what was put there; `mica storage check` says more, and mends what can be mended.
+    #[error("{what} is damaged: {reason}; 'mica storage check --repair' mends what can be mended")]
     Damaged {
         /// The thing with its kind.
         what: String,

@@ -20,6 +20,7 @@ pub mod import;
 pub mod inspect;
 pub mod intent;
 pub mod layers;
+pub mod listing;
 pub mod load;
 mod lock;
 pub mod manage;

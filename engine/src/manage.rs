@@ -8,6 +8,7 @@ use mica_core::failpoint;
 use crate::image::Image;
 use crate::images::{self, Found};
 use crate::intent::Line;
+use crate::listing::Listing;
 use crate::tags::Tags;
 use crate::uses::{self, Use};
 use crate::{Barrier, Engine, Error, Reference, Result, Transaction, layers};
@@ -48,18 +49,19 @@ pub struct Removed {
 }
 
 impl Engine {
-    /// All images, the newest first.
-    pub fn images(&self) -> Result<Vec<Listed>> {
+    /// All images that can be read, the newest first.
+    pub fn images(&self) -> Result<Listing<Listed>> {
         let tags = Tags::read(self.root())?;
-        let mut listed = Vec::new();
+        let listed = |id: &Digest| -> Result<Option<Listed>> {
+            let Some(image) = images::read(self.root(), id)? else { return Ok(None) };
+            Ok(Some(Listed { names: tags.of(id), size: self.size(&image)?, image }))
+        };
+        let mut listing = Listing::new();
         for id in images::ids(self.root())? {
-            if let Some(image) = images::read(self.root(), &id)? {
-                let size = self.size(&image)?;
-                listed.push(Listed { names: tags.of(&id), size, image });
-            }
+            listing.add(listed(&id))?;
         }
-        listed.sort_by_key(|one| (std::cmp::Reverse(one.image.created()), *one.image.id()));
-        Ok(listed)
+        listing.found.sort_by_key(|one| (std::cmp::Reverse(one.image.created()), *one.image.id()));
+        Ok(listing)
     }
 
     /// The bytes of the files of an image's layers.
@@ -184,13 +186,19 @@ impl Engine {
         // Only unless the names are gone before the image, it goes too.
         transaction.announce(Line::Image(*id))?;
         let mut others = BTreeSet::new();
+        let mut are_known = true;
         for other in images::ids(self.root())?.iter().filter(|other| *other != id) {
-            others.extend(images::read(self.root(), other)?.iter().flat_map(|image| image.chain().to_vec()));
+            match images::read(self.root(), other) {
+                Ok(other) => others.extend(other.iter().flat_map(|image| image.chain().to_vec())),
+                // While nobody knows what it needs, the layers stay.
+                Err(Error::Damaged { .. }) => are_known = false,
+                Err(error) => return Err(error),
+            }
         }
         let mut reclaimed = 0;
         for chain in image.chain() {
             transaction.announce(Line::Chain(*chain))?;
-            if !others.contains(chain) {
+            if are_known && !others.contains(chain) {
                 reclaimed += layers::read(self.root(), chain)?.map_or(0, |record| record.size);
             }
         }
@@ -207,10 +215,10 @@ impl Engine {
         Ok(pinned.then(|| "a command that runs now".to_owned()))
     }
 
-    /// How many containers use each image.
+    /// How many containers that can be read use each image.
     pub fn image_uses(&self) -> Result<BTreeMap<Digest, usize>> {
         let mut count = BTreeMap::new();
-        for found in uses::all(self.root())? {
+        for found in uses::list(self.root())?.found {
             *count.entry(found.image).or_default() += 1;
         }
         Ok(count)

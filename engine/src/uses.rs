@@ -6,6 +6,7 @@ use mica_archive::Digest;
 use mica_core::LayerId;
 use serde::Deserialize;
 
+use crate::listing::Listing;
 use crate::root::{self, Root};
 use crate::{Error, Result};
 
@@ -26,11 +27,16 @@ pub struct Use {
     pub layer: LayerId,
 }
 
-/// The uses of all containers.
+/// The uses of all containers. Fails where one cannot be read.
 pub fn all(root: &Root) -> Result<Vec<Use>> {
-    let mut uses = Vec::new();
+    list(root)?.whole()
+}
+
+/// The uses of all containers that can be read.
+pub fn list(root: &Root) -> Result<Listing<Use>> {
+    let mut uses = Listing::new();
     for name in root::names(&root.containers())? {
-        uses.extend(read(&root.containers().join(name))?);
+        uses.add(read(&root.containers().join(name)))?;
     }
     Ok(uses)
 }

@@ -1,6 +1,8 @@
 //! Checking images, their names, and the containers of them.
 
 use super::Checker;
+use crate::container::State;
+use crate::listing::Listing;
 use crate::tags::Tags;
 use crate::{Engine, Error, Result, images, layers, uses};
 use mica_archive::Digest;
@@ -12,16 +14,16 @@ impl Checker<'_> {
         for id in images::ids(root)? {
             self.report.images += 1;
             let defect = match images::read(root, &id) {
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(told(&error)),
                 Ok(None) => None,
                 Ok(Some(image)) => image
                     .chain()
                     .iter()
                     .find(|chain| !layers::directory(root, chain).exists())
-                    .map(|chain| format!("lacks layer {chain}; load or import it again")),
+                    .map(|chain| format!("image {id} lacks layer {chain}; load or import it again")),
             };
             if let Some(why) = defect {
-                self.found(format!("image {id} {why}"), "removed", |engine| forget(engine, &id));
+                self.found(why, "removed", |engine| forget(engine, &id));
             }
         }
         Ok(())
@@ -68,7 +70,12 @@ impl Checker<'_> {
     /// Every container has its image and its layer.
     pub(super) fn check_containers(&mut self) -> Result<()> {
         let root = self.engine.root();
-        for user in uses::all(root)? {
+        let Listing { found, damaged } = uses::list(root)?;
+        let states = found.iter().filter_map(|user| State::read(&root.containers().join(&user.id)).err());
+        for error in damaged.into_iter().chain(states) {
+            self.left(told(&error), "put it back, or remove the container with 'mica rm -f'");
+        }
+        for user in found {
             if !images::path(root, &user.image).exists() {
                 self.left(
                     format!("container {} has lost its image {}", user.name, user.image),
@@ -82,6 +89,14 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is wrong, without the advice to do what is being done.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Damaged { what, reason } => format!("{what} is damaged: {reason}"),
+        other => other.to_string(),
     }
 }
 

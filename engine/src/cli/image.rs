@@ -170,7 +170,9 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
     let uses = if flags.list.format.is_some() { engine.image_uses()? } else { BTreeMap::new() };
     let mut table = Table::new(&COLUMNS, 5);
     let mut ids: Vec<String> = Vec::new();
-    for one in engine.images()? {
+    let listing = engine.images()?;
+    print::damage(&listing);
+    for one in listing.found {
         let names = one.names.iter().map(Some).chain(one.names.is_empty().then_some(None));
         for name in names.filter(|name| is_wanted(*name)) {
             let none = || "<none>".to_owned();

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use crate::listing::Listing;
 use crate::{Error, Result};
 
 /// Writes a text to stdout. A reader that went away, as `head` does, is no error.
@@ -26,6 +27,11 @@ pub(crate) fn error(error: &Error) {
 /// Says on stderr, in one line, what is not as it should be although the command goes on.
 pub(crate) fn warning(text: &str) {
     say(&format!("warning: {text}"));
+}
+
+/// Says on stderr what a list lacks, in a line for each.
+pub(crate) fn damage<T>(listing: &Listing<T>) {
+    listing.damaged.iter().for_each(|error| warning(&error.to_string()));
 }
 
 fn say(text: &str) {

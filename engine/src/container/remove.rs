@@ -48,6 +48,26 @@ impl Engine {
         self.discard(container, &busy, volumes)
     }
 
+    /// Removes a container whose record or state cannot be read, and does not run. Where it is the record, the container's layer
+    /// is not known, and `storage check` finds it.
+    pub fn remove_damaged(&self, name: &str, volumes: bool) -> Result<()> {
+        let missing = || Error::no_such("container", name.escape_debug().to_string());
+        let name = name.strip_prefix('/').unwrap_or(name);
+        let id = if names::is_valid(name) { self.container_id(name)? } else { None };
+        let dir = self.root().containers().join(id.ok_or_else(missing)?);
+        self.freeing(|| {
+            let busy = Busy::take(&dir, name, "being removed")?;
+            if let Ok(Some(container)) = Container::read(dir.clone()) {
+                return self.discard(&container, &busy, volumes);
+            }
+            self.transaction("remove a damaged container", Barrier::None, |tx| {
+                let aside = tx.staging().join("container");
+                let _lock = self.root().lock()?;
+                fs::rename(&dir, &aside).map_err(Error::io(|| format!("remove '{}'", dir.display())))
+            })
+        })
+    }
+
     /// Removes a container that this process holds and that does not run.
     pub(crate) fn remove_held(&self, container: &Container, held: &Busy, volumes: bool) -> Result<()> {
         self.freeing(|| self.discard(container, held, volumes))

@@ -114,3 +114,26 @@ fn names_that_cannot_be_read_are_set_aside() {
     assert!(home.ok(&["images"]).contains("<none>"));
     assert_eq!(fs::read_to_string(home.root().join("tags.json.damaged")).unwrap(), "{\"a");
 }
+
+#[test]
+fn an_image_that_is_damaged_is_told_and_the_others_are_listed_run_and_removed() {
+    let home = home();
+    let damaged = home.names("images").remove(0);
+    home.import("good:1", &tar(&[("c", b"third")]));
+    home.import("other:1", &tar(&[("d", b"fourth")]));
+    fs::write(home.root().join("images").join(&damaged), "{}").unwrap();
+    let listed = home.run(&["images", "--format", "{{.Repository}}"]);
+    let mut names: Vec<&str> = listed.out.lines().collect();
+    names.sort_unstable();
+    assert_eq!((listed.status, names), (Some(0), vec!["good", "other"]));
+    assert!(listed.err.starts_with("mica: warning: ") && listed.err.lines().count() == 1, "{listed:?}");
+    assert!(listed.err.contains(&damaged) && listed.err.contains("storage check --repair"), "{listed:?}");
+    home.ok(&["system", "df"]);
+    home.ok(&["create", "--name", "c", "good:1", "/c"]);
+    home.ok(&["rm", "c"]);
+    home.ok(&["rmi", "other:1"]);
+    let repaired = home.run(&["storage", "check", "--repair"]);
+    assert!(repaired.status == Some(0) && repaired.out.contains(&damaged), "{repaired:?}");
+    home.ok(&["rmi", "good:1"]);
+    home.assert_empty();
+}

@@ -290,7 +290,23 @@ pub(super) fn kill(engine: &Engine, flags: &Kill) -> Outcome {
 }
 
 pub(super) fn remove(engine: &Engine, flags: &Remove) -> Outcome {
-    each(engine, &flags.containers, |engine, container| engine.remove(container, flags.force, flags.volumes))
+    let mut status = ExitCode::SUCCESS;
+    for name in &flags.containers {
+        let removed =
+            engine.container(name).and_then(|found| engine.remove(&found, flags.force, flags.volumes));
+        let removed = match removed {
+            Err(Error::Damaged { .. }) if flags.force => engine.remove_damaged(name, flags.volumes),
+            other => other,
+        };
+        match removed {
+            Ok(()) => print::line(name)?,
+            Err(error) => {
+                print::error(&error);
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(status)
 }
 
 pub(super) fn wait(engine: &Engine, names: &Names) -> Outcome {

@@ -52,8 +52,9 @@ pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
     let all = flags.all || flags.latest || filters.want_all();
     let mut table = Table::new(&COLUMNS, COLUMNS.len());
     let mut ids = String::new();
-    for container in engine.containers()? {
-        let state = engine.state(&container)?;
+    let listing = engine.list_containers()?;
+    print::damage(&listing);
+    for (container, state) in listing.found {
         // One that removes itself may have gone meanwhile.
         let is_shown = (all || state.status.is_live()) && container.dir().exists();
         if !is_shown || !filters.take(&container, &state) {
