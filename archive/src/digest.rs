@@ -13,10 +13,19 @@ use sha2::Digest as _;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a digest.
+/// Why a text is not taken for a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{}' is not a digest: expected 'sha256:' and 64 lower-case hex digits", .0.escape_debug())]
-pub struct ParseDigestError(String);
+pub enum ParseDigestError {
+    /// It is none.
+    #[error("'{}' is not a digest: expected 'sha256:' and 64 lower-case hex digits", .0.escape_debug())]
+    Malformed(String),
+    /// It is one of another algorithm.
+    #[error("'{}' is not supported: of all digests, only sha256 is", .0.escape_debug())]
+    Unsupported(String),
+}
+
+/// What other engines may name blobs by.
+const OTHER_ALGORITHMS: [&str; 3] = ["sha384:", "sha512:", "blake3:"];
 
 impl Digest {
     /// The digest of these bytes.
@@ -56,7 +65,13 @@ impl FromStr for Digest {
     type Err = ParseDigestError;
 
     fn from_str(text: &str) -> Result<Self, ParseDigestError> {
-        parse(text).map(Self).ok_or_else(|| ParseDigestError(text.chars().take(100).collect()))
+        parse(text).map(Self).ok_or_else(|| {
+            let shown = text.chars().take(100).collect();
+            if OTHER_ALGORITHMS.iter().any(|algorithm| text.starts_with(algorithm)) {
+                return ParseDigestError::Unsupported(shown);
+            }
+            ParseDigestError::Malformed(shown)
+        })
     }
 }
 
@@ -201,6 +216,12 @@ mod tests {
             error.to_string(),
             "'sha256:\\u{1b}[31m' is not a digest: expected 'sha256:' and 64 lower-case hex digits"
         );
+    }
+
+    #[test]
+    fn a_digest_of_another_algorithm_is_told_from_what_is_none() {
+        let error = format!("sha512:{}", "0".repeat(128)).parse::<Digest>().unwrap_err();
+        assert!(matches!(error, ParseDigestError::Unsupported(_)), "{error}");
     }
 
     #[test]

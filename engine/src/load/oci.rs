@@ -6,7 +6,7 @@ use mica_archive::Digest;
 use oci_spec::image::Arch;
 use serde::Deserialize;
 
-use super::source::{Source, blob_name};
+use super::source::{Source, blob_name, shown};
 use super::{MAX_IMAGES, Plan};
 use crate::{Error, Image, Reference, Result};
 
@@ -127,6 +127,7 @@ fn plan(source: &Source, config: &Descriptor, layers: Vec<Descriptor>) -> Result
     }
     let mut spans = Vec::with_capacity(layers.len());
     for layer in layers {
+        refuse_encrypted(&layer)?;
         let span = source.find(&blob_name(&layer.digest))?;
         check_size(&layer, span.length())?;
         spans.push((span, Some(layer.digest)));
@@ -134,6 +135,22 @@ fn plan(source: &Source, config: &Descriptor, layers: Vec<Descriptor>) -> Result
     let is_ours = is_this_host(&image.config().os().to_string(), &image.config().architecture().to_string());
     let (id, names, warnings) = (config.digest, Vec::new(), Vec::new());
     Ok((Plan { id, config: span, layers: spans, names, warnings }, is_ours))
+}
+
+/// What has this at the end of its media type is a layer after encryption (ocicrypt's addition to the OCI image
+/// specification). Its DiffID is that of the plain layer.
+const ENCRYPTED: &str = "+encrypted";
+
+fn refuse_encrypted(layer: &Descriptor) -> Result<()> {
+    match &layer.media_type {
+        Some(kind) if kind.ends_with(ENCRYPTED) => Err(Error::Invalid(format!(
+            "layer {} of the image archive is encrypted ('{}'), which is not supported: decrypt the image first, for \
+             example by 'skopeo copy --decryption-key'",
+            layer.digest,
+            shown(kind)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn sized(source: &Source, descriptor: &Descriptor) -> Result<Vec<u8>> {

@@ -268,6 +268,22 @@ fn every_digest_is_verified() {
 }
 
 #[test]
+fn what_is_not_supported_is_called_by_its_name() {
+    let sha512 = json!(format!("sha512:{}", "0123456789abcdef".repeat(8)));
+    let mut oci = OciArchive::new(&layers());
+    oci.manifest["layers"][0]["digest"] = sha512.clone();
+    assert!(refused(&oci.bytes()).contains("'sha512:0123"));
+    let mut oci = OciArchive::new(&layers());
+    oci.more.push(json!({ "digest": sha512, "size": 2 }));
+    assert!(refused(&oci.bytes()).contains("only sha256 is"));
+
+    let mut oci = OciArchive::new(&layers());
+    oci.manifest["layers"][1]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
+    let text = refused(&oci.bytes());
+    assert!(text.contains("is encrypted") && text.contains("decrypt the image first"), "{text}");
+}
+
+#[test]
 fn cve_2024_3727_a_digest_is_never_a_path() {
     let mut oci = OciArchive::new(&layers());
     oci.manifest["config"]["digest"] = json!("sha256:../../../../etc/passwd");
