@@ -42,7 +42,8 @@ pub use exec::{ExecOptions, Execution};
 pub use logs::{LogLine, LogOptions, parse_time};
 pub(crate) use names::is_valid as is_valid_name;
 pub use record::{
-    LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
+    CgroupNamespace, LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable,
+    short,
 };
 pub use remove::Pruned;
 pub(crate) use spec::{Bundled, console_size, process_capabilities};

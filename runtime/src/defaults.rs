@@ -61,7 +61,7 @@ const MOUNTS: [(&str, &str, &[&str]); 7] = [
 
 /// Docker's default container on this host, running `args` as root in `rootfs`.
 ///
-/// Its namespaces are all its own (that of control groups only on a host with v2 alone, as Docker does it),
+/// Its namespaces are all its own (that of control groups only where [`has_own_cgroup_namespace`] says so),
 /// its network has `lo` and nothing else, its seccomp filter is [`seccomp::default_profile`]. It has no
 /// `cgroupsPath`, hostname or limit. Whoever takes the network namespace out takes the `net.` sysctls out
 /// too.
@@ -78,6 +78,12 @@ pub fn default_spec(rootfs: &Path, args: &[String]) -> Spec {
         .set_mounts(Some(MOUNTS.iter().map(|(kind, target, options)| mount(kind, target, options)).collect()))
         .set_linux(Some(linux()));
     spec
+}
+
+/// Whether a container has a cgroup namespace of its own by default: on a host with version 2 alone, as Docker does it.
+#[must_use]
+pub fn has_own_cgroup_namespace() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn process(args: &[String]) -> Process {
@@ -123,7 +129,7 @@ fn linux() -> Linux {
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Network,
     ];
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    if has_own_cgroup_namespace() {
         namespaces.push(LinuxNamespaceType::Cgroup);
     }
     let namespace = |kind| {

@@ -1,9 +1,12 @@
 //! Everything about a container, in Docker's shape.
 
+use mica_runtime::defaults::has_own_cgroup_namespace;
 use serde_json::{Map, Value, json};
 
 use super::state::State;
-use super::{Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal};
+use super::{
+    CgroupNamespace, Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal,
+};
 use crate::{Engine, Result, volumes};
 
 /// What Docker says where there is no time.
@@ -107,6 +110,14 @@ fn state_object(state: &State) -> Value {
     })
 }
 
+fn cgroup_namespace(settings: &Settings) -> &'static str {
+    match settings.cgroup_namespace {
+        Some(CgroupNamespace::Private) => "private",
+        None if has_own_cgroup_namespace() => "private",
+        Some(CgroupNamespace::Host) | None => "host",
+    }
+}
+
 fn network(settings: &Settings) -> &'static str {
     match settings.network {
         Network::None => "none",
@@ -138,7 +149,7 @@ fn host_config(record: &Record) -> Value {
         "AutoRemove": settings.auto_remove,
         "CapAdd": list(&settings.cap_add),
         "CapDrop": list(&settings.cap_drop),
-        "CgroupnsMode": "host",
+        "CgroupnsMode": cgroup_namespace(settings),
         "IpcMode": "private",
         "OomScoreAdj": 0,
         "PidMode": "",

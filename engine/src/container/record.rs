@@ -83,6 +83,8 @@ pub struct Settings {
     pub hostname: Option<String>,
     /// What it sees of networks.
     pub network: Network,
+    /// What it sees of control groups; `None` is Docker's default on this host.
+    pub cgroup_namespace: Option<CgroupNamespace>,
     /// Its root file system cannot be written.
     pub read_only: bool,
     /// Capabilities beyond the default ones, without `CAP_`; `ALL` is all.
@@ -129,6 +131,16 @@ pub enum Network {
     #[default]
     None,
     /// The host's.
+    Host,
+}
+
+/// What a container sees of control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupNamespace {
+    /// Its own ones, as if they were the only ones.
+    Private,
+    /// Their places among those of the host.
     Host,
 }
 

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use mica_runtime::{default_spec, defaults, seccomp};
 use oci_spec::runtime::{
-    BoxBuilder, Capabilities, Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxMemory,
+    BoxBuilder, Capabilities, Capability, Linux, LinuxCapabilities, LinuxCpu, LinuxMemory, LinuxNamespace,
     LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
     Process, Spec, User,
 };
 
-use super::{Container, Network, Seccomp, Settings, Ulimit, files, set_variable};
+use super::{CgroupNamespace, Container, Network, Seccomp, Settings, Ulimit, files, set_variable};
 use crate::{Error, Result};
 
 /// What is known only once the root file system is mounted.
@@ -97,10 +97,13 @@ impl Container {
         let settings = &self.record.settings;
         linux.set_cgroups_path(Some(self.record.cgroup()));
         if settings.network == Network::Host {
-            let others = linux.namespaces().iter().flatten();
-            let others = others.filter(|namespace| namespace.typ() != LinuxNamespaceType::Network).cloned();
-            let others = others.collect();
-            linux.set_namespaces(Some(others)).set_sysctl(None);
+            share(linux, LinuxNamespaceType::Network);
+            linux.set_sysctl(None);
+        }
+        match settings.cgroup_namespace {
+            Some(CgroupNamespace::Host) => share(linux, LinuxNamespaceType::Cgroup),
+            Some(CgroupNamespace::Private) => own(linux, LinuxNamespaceType::Cgroup),
+            None => {}
         }
         match &settings.seccomp {
             Seccomp::Default if !(settings.cap_add.is_empty() && settings.cap_drop.is_empty()) => {
@@ -114,6 +117,21 @@ impl Container {
         limit(&mut resources, settings);
         linux.set_resources(Some(resources));
     }
+}
+
+/// Leaves the container the host's namespace of this type.
+fn share(linux: &mut Linux, kind: LinuxNamespaceType) {
+    if let Some(namespaces) = linux.namespaces_mut() {
+        namespaces.retain(|namespace| namespace.typ() != kind);
+    }
+}
+
+/// Gives the container a namespace of this type.
+fn own(linux: &mut Linux, kind: LinuxNamespaceType) {
+    share(linux, kind);
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(kind);
+    linux.namespaces_mut().get_or_insert_default().push(namespace);
 }
 
 /// Rows and columns as a bundle says them.

@@ -6,7 +6,7 @@ use clap::Args;
 use mica_core::ByteSize;
 
 use crate::container::{
-    LogLimits, MountPoint, Network, Seccomp, Settings, Source, Ulimit, set_variable, signal,
+    CgroupNamespace, LogLimits, MountPoint, Network, Seccomp, Settings, Source, Ulimit, set_variable, signal,
 };
 use crate::{Error, Result};
 
@@ -62,6 +62,12 @@ pub(super) struct SettingsFlags {
     /// What it sees of networks: 'none' or 'host'
     #[arg(long, alias = "net", value_name = "NETWORK", default_value = "none")]
     network: String,
+    /// What it sees of control groups: 'private' or 'host' [default: 'private' with cgroup v2 alone, else 'host']
+    #[arg(long, value_name = "NAMESPACE")]
+    cgroupns: Option<String>,
+    /// Run it with this OCI runtime [default: that of 'mica --runtime', else the built-in one]
+    #[arg(long, value_name = "PROGRAM")]
+    runtime: Option<String>,
     /// Let nothing be written to its root file system
     #[arg(long)]
     read_only: bool,
@@ -104,7 +110,7 @@ pub(super) struct SettingsFlags {
 }
 
 impl SettingsFlags {
-    /// As settings, for this OCI runtime.
+    /// As settings, for this OCI runtime unless they name another.
     pub(super) fn settings(self, runtime: Option<String>) -> Result<Settings> {
         let mut settings = Settings {
             entrypoint: self
@@ -117,6 +123,7 @@ impl SettingsFlags {
             stdin: self.interactive,
             hostname: self.hostname.map(hostname).transpose()?,
             network: network(&self.network)?,
+            cgroup_namespace: self.cgroupns.as_deref().map(cgroup_namespace).transpose()?,
             read_only: self.read_only,
             cap_add: self.cap_add,
             cap_drop: self.cap_drop,
@@ -128,7 +135,7 @@ impl SettingsFlags {
             mounts: self.volumes.iter().map(|text| mount(text)).collect::<Result<_>>()?,
             stop_signal: self.stop_signal.map(|name| signal::require(&name)).transpose()?,
             auto_remove: self.rm,
-            runtime,
+            runtime: self.runtime.or(runtime),
             ..Settings::default()
         };
         for label in self.labels {
@@ -176,6 +183,16 @@ fn network(name: &str) -> Result<Network> {
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
         _ => Err(Error::Invalid(format!("unknown network '{name}'; those that exist are: none, host"))),
+    }
+}
+
+fn cgroup_namespace(name: &str) -> Result<CgroupNamespace> {
+    match name {
+        "private" => Ok(CgroupNamespace::Private),
+        "host" => Ok(CgroupNamespace::Host),
+        _ => Err(Error::Invalid(format!(
+            "unknown cgroup namespace '{name}'; those that exist are: host, private"
+        ))),
     }
 }
 
