@@ -1,12 +1,16 @@
 //! A root file system of busybox, a spec for it, and a supervisor; all gone with the value.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Process, Spec};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
 use crate::supervisor::{Made, Result, Supervisor};
@@ -125,6 +129,35 @@ impl Drop for Bed {
         if !std::thread::panicking() {
             removed.unwrap();
         }
+    }
+}
+
+/// How long a test waits for what must come at once, on however busy a host.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something holds that another process brings about.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A process, and never another one that got its number later.
+pub(crate) struct Watched(OwnedFd);
+
+impl Watched {
+    /// The process that has this number now, living or a zombie.
+    pub(crate) fn new(pid: i32) -> Self {
+        Self(pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap())
+    }
+
+    /// Waits for its end; it may be a zombie then.
+    pub(crate) fn ends(&self) {
+        let patience = PATIENCE.try_into().unwrap();
+        let answered = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience));
+        assert_eq!(answered, Ok(1), "the process lives after {PATIENCE:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Watched, until};
 use crate::cases;
 use crate::create::children;
 
@@ -40,13 +40,11 @@ fn a_joined_process_is_confined_as_the_first_one_is() {
 
 /// The output, when its last line (of the unified hierarchy) is there.
 fn settled(bed: &Bed) -> String {
-    loop {
+    until("the first process has printed all", || {
         let output = bed.output();
-        if output.lines().any(|line| line.starts_with("0::")) || output.contains("1:name=") {
-            return output;
-        }
-        std::thread::yield_now();
-    }
+        output.lines().any(|line| line.starts_with("0::")) || output.contains("1:name=")
+    });
+    bed.output()
 }
 
 fn a_joined_process_is_in_every_namespace_and_group_of_the_first() {
@@ -113,9 +111,7 @@ fn nothing_joins_a_container_that_has_ended() {
     let mut bed = Bed::with_command(&["true"]);
     let pid = bed.up();
     let process = bed.joining(&["true"]);
-    while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
-        std::thread::yield_now();
-    }
+    Watched::new(pid).ends();
     let failure = bed.supervisor.exec(&process, &bed.path("exec")).unwrap_err();
     assert_eq!(failure.text, "the container is not running");
     bed.supervisor.wait(pid);
@@ -133,11 +129,13 @@ fn nothing_joins_a_container_before_its_start() {
 
 fn orphans_are_adopted_by_the_first_process() {
     let mut bed = Bed::with_command(&["sleep", "1000"]);
-    let pid = bed.up();
+    bed.up();
     let ran = bed.exec("(sleep 1000 & echo $!)");
     let orphan = ran.output.trim();
     assert_eq!(bed.exec(&format!("cut -d' ' -f4 /proc/{orphan}/stat")).output, "1\n");
-    assert_eq!(bed.supervisor.processes().len(), 2);
+    let both: Vec<Watched> = bed.supervisor.processes().into_iter().map(Watched::new).collect();
+    assert_eq!(both.len(), 2);
     bed.supervisor.delete().unwrap();
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    both.iter().for_each(Watched::ends);
+    assert_eq!(children(bed.supervisor.pid()), 0);
 }

@@ -1,10 +1,11 @@
 //! Namespaces that are the host's or another container's.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use oci_spec::runtime::{Capabilities, LinuxNamespaceType};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, until};
 use crate::cases;
 
 cases![
@@ -61,23 +62,28 @@ fn a_container_in_the_hosts_pid_namespace_is_taken_down_whole() {
     let mut bed = Bed::new("sleep 1000 & sleep 1000 & sleep 1000");
     place(&mut bed, LinuxNamespaceType::Pid, None);
     bed.up();
-    while bed.supervisor.processes().len() < 3 {
-        std::thread::yield_now();
-    }
+    until("all three processes run", || bed.supervisor.processes().len() == 3);
     bed.supervisor.delete().unwrap();
     assert!(bed.cgroups().is_empty());
 }
 
 fn a_container_on_the_hosts_network_has_its_interfaces() {
-    let mut bed = Bed::new("ls /sys/class/net | sort");
+    let mut bed = Bed::new("readlink /proc/self/ns/net; ls /sys/class/net");
     place(&mut bed, LinuxNamespaceType::Network, None);
     bed.linux().set_sysctl(None);
-    let mut host: Vec<String> = fs::read_dir("/sys/class/net")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    host.sort_unstable();
-    assert_eq!(bed.run().output.lines().collect::<Vec<_>>(), host);
+    let before = interfaces();
+    let output = bed.run().output;
+    let mut lines = output.lines();
+    assert_eq!(lines.next(), fs::read_link("/proc/self/ns/net").unwrap().to_str());
+    let seen: BTreeSet<String> = lines.map(str::to_owned).collect();
+    // Others may make and remove interfaces meanwhile.
+    let stayed: BTreeSet<String> = before.intersection(&interfaces()).cloned().collect();
+    assert!(stayed.contains("lo") && stayed.is_subset(&seen), "{stayed:?} {seen:?}");
+}
+
+fn interfaces() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/class/net").unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 fn a_namespace_that_is_gone_is_an_error() {

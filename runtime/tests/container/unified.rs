@@ -2,7 +2,8 @@
 //! supervisor gets a mount namespace where the unified hierarchy is at `/sys/fs/cgroup` and no other is,
 //! which is all that differs for it (but for the controllers that are bound to the others).
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
@@ -50,23 +51,44 @@ fn a_container_is_in_its_group_and_sees_it_as_the_root() {
     assert!(!group.exists());
 }
 
-/// Takes from the root what it handed on for a test.
-struct Undelegated(PathBuf);
+/// What the runtime hands on from the root for the limit of a test, which is the host's own setting: one test at a
+/// time has it handed on, whatever process it is in, and puts it back as it was.
+struct Delegation {
+    control: PathBuf,
+    was_on: bool,
+    _lock: File,
+}
 
-impl Drop for Undelegated {
+impl Delegation {
+    fn of_hugetlb(root: &Path) -> Self {
+        let lock = File::open(root).unwrap();
+        lock.lock().unwrap();
+        let control = root.join("cgroup.subtree_control");
+        let was_on = fs::read_to_string(&control).unwrap().contains("hugetlb");
+        Self { control, was_on, _lock: lock }
+    }
+}
+
+impl Drop for Delegation {
     fn drop(&mut self) {
-        let _ = fs::write(self.0.join("cgroup.subtree_control"), "-hugetlb");
+        if self.was_on {
+            return;
+        }
+        let undone = fs::write(&self.control, "-hugetlb");
+        // Somebody who is no test hands it further on by now, and keeps it.
+        let kept = matches!(&undone, Err(error) if error.kind() == ErrorKind::ResourceBusy);
+        assert!(undone.is_ok() || kept || std::thread::panicking(), "{undone:?}");
     }
 }
 
 fn a_process_joins_a_container_that_divided_its_group() {
     let test = "a_process_joins_a_container_that_divided_its_group";
-    let root = unified().unwrap_or_default();
-    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
-    let _undelegated =
-        (!read("cgroup.subtree_control").contains("hugetlb")).then(|| Undelegated(root.clone()));
+    let root = unified();
+    // Dropped after the container, which has it in use.
+    let _delegation = root.as_deref().map(Delegation::of_hugetlb);
     let Some((mut bed, group)) = bed(test, &["sleep", "1000"]) else { return };
-    if !read("cgroup.controllers").contains("hugetlb") {
+    let controllers = fs::read_to_string(group.parent().unwrap().join("cgroup.controllers")).unwrap();
+    if !controllers.contains("hugetlb") {
         eprintln!("skip: {test}: the unified hierarchy has no hugetlb controller to divide a group by");
         return;
     }
