@@ -3,13 +3,18 @@
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
+use mica_runtime::defaults::{MASKED_PATHS, READONLY_PATHS};
+
 use crate::bed::{Bed, has};
 use crate::cases;
 
 cases![
     runc_gives_the_same_status,
     runc_gives_the_same_limits,
+    runc_gives_the_same_namespaces,
+    runc_gives_the_same_sysctls,
     runc_gives_the_same_mounts,
+    runc_gives_the_same_masked_and_readonly_paths,
     runc_gives_the_same_files_environment_and_directory,
     runc_gives_the_same_devices,
     runc_gives_the_same_control_groups,
@@ -94,6 +99,39 @@ fn runc_gives_the_same_limits() {
     bed.process().set_rlimits(Some(serde_json::from_value(limits).unwrap()));
     bed.process().set_oom_score_adj(Some(500));
     assert_same(bed, "runc_gives_the_same_limits", unchanged);
+}
+
+fn runc_gives_the_same_namespaces() {
+    let bed = Bed::new("for ns in /proc/self/ns/*; do echo $ns $(readlink $ns); done");
+    assert_same(bed, "runc_gives_the_same_namespaces", |text| {
+        // Either one's own, of whatever number, or that of the host.
+        let whose = |line: &str| {
+            let (path, link) = line.split_once(' ').unwrap();
+            let host = fs::read_link(path).unwrap();
+            format!("{path} {}", if host.to_str() == Some(link) { "host" } else { "own" })
+        };
+        text.lines().map(whose).collect::<Vec<_>>().join("\n")
+    });
+}
+
+fn runc_gives_the_same_sysctls() {
+    let mut bed = Bed::new(
+        "cd /proc/sys; grep -rs '' net fs/mqueue kernel/shm* kernel/sem kernel/msg* kernel/hostname; true",
+    );
+    bed.spec.set_hostname(Some("box".into()));
+    bed.linux().sysctl_mut().as_mut().unwrap().insert("kernel.msgmax".into(), "4096".into());
+    assert_same(bed, "runc_gives_the_same_sysctls", sorted);
+}
+
+fn runc_gives_the_same_masked_and_readonly_paths() {
+    let paths = [&MASKED_PATHS[..], &READONLY_PATHS].concat().join(" ");
+    let bed = Bed::new(&format!(
+        "exec 2>&1; for p in {paths}; do
+            stat -c '%n %F %A %u %g' $p || continue
+            if [ -d $p ]; then ls -A $p; touch $p/x; else wc -c < $p; (: >> $p); fi
+        done; true"
+    ));
+    assert_same(bed, "runc_gives_the_same_masked_and_readonly_paths", unchanged);
 }
 
 /// Numbers of mounts and anonymous devices differ from run to run, and so does the directory of the root.
