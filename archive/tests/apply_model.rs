@@ -117,19 +117,36 @@ fn enter(root: &mut Node, path: &[String]) -> Option<Vec<String>> {
     Some(here)
 }
 
-/// Whether a file of this layer is on the way, before any link.
-fn is_hidden(root: &Node, path: &[String]) -> bool {
-    let mut here = root;
-    for name in path {
-        match here {
-            Node::Directory { children, .. } => match children.get(name) {
-                Some(child) => here = child,
-                None => return false,
-            },
-            _ => break,
+/// Whether a file of this layer is on the way, be it through links.
+fn is_hidden(root: &mut Node, path: &[String]) -> bool {
+    let mut todo: Vec<String> = path.iter().rev().cloned().collect();
+    let mut here: Vec<String> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = todo.pop() {
+        match name.as_str() {
+            "" | "." => continue,
+            ".." => {
+                here.pop();
+                continue;
+            }
+            _ => {}
+        }
+        match root.at(&here).children().get(&name) {
+            Some(Node::File { made, .. }) => return *made,
+            Some(Node::Directory { .. }) => here.push(name),
+            Some(Node::Link { target, .. }) if links < 40 => {
+                links += 1;
+                if target.starts_with('/') {
+                    here.clear();
+                }
+                todo.extend(target.split('/').rev().map(str::to_owned));
+            }
+            // What is not there is left again.
+            None if todo.last().is_some_and(|next| next == "..") => drop(todo.pop()),
+            _ => return false,
         }
     }
-    matches!(here, Node::File { made: true, .. })
+    false
 }
 
 /// `None` where the layer is refused.
