@@ -16,10 +16,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mica_core::{Error, LayerId, Result, failpoint};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use rustix::io::Errno;
 
 use crate::{remove, remove_children};
@@ -27,21 +28,31 @@ use crate::{remove, remove_children};
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The directory in which a driver keeps a directory for each layer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Shelf {
-    root: PathBuf,
+    path: PathBuf,
+    /// Opened before the first write, so that `sync` is told of every write-back error since (syncfs(2)).
+    root: File,
+    /// The first such error. The kernel tells it once, but what was lost stays lost.
+    lost: OnceLock<String>,
 }
 
 impl Shelf {
     /// Opens the shelf in `root`, which exists, and deletes what a crash left.
     pub fn open(root: &Path) -> Result<Self> {
-        make_parts(root).map_err(Error::io(|| format!("open '{}'", root.display())))?;
-        Ok(Self { root: root.to_owned() })
+        let opened = File::open(root).and_then(|file| make_parts(root).map(|()| file));
+        let file = opened.map_err(Error::io(|| format!("open '{}'", root.display())))?;
+        Ok(Self { path: root.to_owned(), root: file, lost: OnceLock::new() })
+    }
+
+    /// The directory that it is in.
+    pub fn root(&self) -> &File {
+        &self.root
     }
 
     /// Where the directory of this layer is, or would be.
     pub fn path(&self, id: &LayerId) -> PathBuf {
-        self.root.join("layers").join(id.as_str())
+        self.path.join("layers").join(id.as_str())
     }
 
     /// The directory of this layer. Fails with `NotFound` where there is none.
@@ -52,7 +63,7 @@ impl Shelf {
 
     /// All layers, in no order. Whatever else somebody put there is no layer.
     pub fn list(&self) -> Result<Vec<LayerId>> {
-        let entries = fs::read_dir(self.root.join("layers"));
+        let entries = fs::read_dir(self.path.join("layers"));
         let entries: io::Result<Vec<_>> = entries.and_then(Iterator::collect);
         let entries = entries.map_err(Error::io(|| "list the layers"))?;
         Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -105,6 +116,22 @@ impl Shelf {
         }
     }
 
+    /// The durability barrier of these layers, and of all others. Fails with `NotFound` for one that is not there, and from
+    /// the first failure to write anything on.
+    pub fn sync(&self, layers: &[LayerId]) -> Result<()> {
+        layers.iter().try_for_each(|id| self.layer(id).map(drop))?;
+        let doing = "sync the file system";
+        if let Err(e) = syncfs(&self.root) {
+            let error = io::Error::from(e);
+            self.lost.get_or_init(|| error.to_string());
+            return Err(Error::io(|| doing)(error));
+        }
+        match self.lost.get() {
+            None => Ok(()),
+            Some(lost) => Err(Error::driver(doing, format!("writes were lost before: {lost}"))),
+        }
+    }
+
     fn take_away(&self, id: &LayerId) -> io::Result<()> {
         let path = self.path(id);
         let held = File::open(&path)?;
@@ -117,7 +144,7 @@ impl Shelf {
 
     fn fresh(&self, part: &str, name: &str) -> PathBuf {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        self.root.join(part).join(format!("{name}.{}.{number}", process::id()))
+        self.path.join(part).join(format!("{name}.{}.{number}", process::id()))
     }
 }
 

@@ -21,7 +21,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use mica_core::graphdriver::Posix;
 use mica_core::{
@@ -72,10 +71,6 @@ fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
 #[derive(Debug)]
 struct Overlay2 {
     shelf: Shelf,
-    /// Opened before the first write, so that `sync` reports every write-back error since (syncfs(2)).
-    root: File,
-    /// The first such error. The kernel tells it once, but what was lost stays lost.
-    lost: OnceLock<String>,
     host: Host,
     quotas: Option<Quotas>,
     options: Options,
@@ -94,8 +89,7 @@ impl Overlay2 {
         }
         let (shelf, host) = known::prepare(path, &root, options.userxattr)?;
         let capabilities = capabilities(&host, quotas.as_ref().err());
-        let (lost, quotas) = (OnceLock::new(), quotas.ok());
-        Ok(Self { shelf, root, lost, host, quotas, options, capabilities })
+        Ok(Self { shelf, host, quotas: quotas.ok(), options, capabilities })
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {
@@ -130,7 +124,7 @@ impl GraphDriver for Overlay2 {
     }
 
     fn status(&self) -> Result<Vec<(String, String)>> {
-        let backing = mica_tree::file_system(self.root.as_fd()).map_err(io::Error::from);
+        let backing = mica_tree::file_system(self.shelf.root().as_fd()).map_err(io::Error::from);
         let backing = backing.map_err(Error::io(|| "look at the file system"))?;
         let rows = [
             ("Backing Filesystem", backing.as_str()),
@@ -199,19 +193,7 @@ impl GraphDriver for Overlay2 {
     }
 
     fn sync(&self, layers: &[LayerId]) -> Result<()> {
-        for id in layers {
-            self.layer(id)?;
-        }
-        let doing = "sync the file system";
-        if let Err(e) = rustix::fs::syncfs(&self.root) {
-            let error = io::Error::from(e);
-            self.lost.get_or_init(|| error.to_string());
-            return Err(Error::io(|| doing)(error));
-        }
-        match self.lost.get() {
-            None => Ok(()),
-            Some(lost) => Err(Error::driver(doing, format!("writes were lost before: {lost}"))),
-        }
+        self.shelf.sync(layers)
     }
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {

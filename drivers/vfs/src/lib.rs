@@ -53,23 +53,19 @@ fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
 #[derive(Debug)]
 struct Vfs {
     shelf: Shelf,
-    /// Opened before the first write, so that `sync` reports every write-back error since (syncfs(2)).
-    root: File,
     threads: usize,
     capabilities: Capabilities,
 }
 
 impl Vfs {
     fn open(root: &Path, given: &Options) -> Result<Self> {
-        let doing = || format!("open '{}'", root.display());
         let threads = match given.threads {
             0 => available_parallelism().map_or(1, usize::from),
             many => many as usize,
         };
         let shelf = Shelf::open(root)?;
-        let reflink = reflinks(root).map_err(Error::io(doing))?;
-        let root = File::open(root).map_err(Error::io(doing))?;
-        Ok(Self { shelf, root, threads, capabilities: capabilities(reflink) })
+        let reflink = reflinks(root).map_err(Error::io(|| format!("open '{}'", root.display())))?;
+        Ok(Self { shelf, threads, capabilities: capabilities(reflink) })
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {
@@ -97,7 +93,7 @@ impl GraphDriver for Vfs {
     }
 
     fn status(&self) -> Result<Vec<(String, String)>> {
-        let backing = mica_tree::file_system(self.root.as_fd()).map_err(io::Error::from);
+        let backing = mica_tree::file_system(self.shelf.root().as_fd()).map_err(io::Error::from);
         let backing = backing.map_err(Error::io(|| "look at the file system"))?;
         let shared =
             if self.capabilities.shared_data { "yes, by reflinks" } else { "no, every layer is a full copy" };
@@ -138,11 +134,7 @@ impl GraphDriver for Vfs {
     }
 
     fn sync(&self, layers: &[LayerId]) -> Result<()> {
-        for id in layers {
-            self.layer(id)?;
-        }
-        let synced = rustix::fs::syncfs(&self.root).map_err(io::Error::from);
-        synced.map_err(Error::io(|| "sync the file system"))
+        self.shelf.sync(layers)
     }
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {

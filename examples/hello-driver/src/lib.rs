@@ -41,8 +41,7 @@ fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
     // Unknown options are refused before anything is touched.
     let Options { threads } = options::parse(NAME, given, Options::DOCS)?;
     let shelf = Shelf::open(root)?;
-    let root = File::open(root).map_err(Error::io(|| format!("open '{}'", root.display())))?;
-    Ok(Box::new(Hello { shelf, root, threads: threads.max(1).into(), capabilities: capabilities() }))
+    Ok(Box::new(Hello { shelf, threads: threads.max(1).into(), capabilities: capabilities() }))
 }
 
 fn capabilities() -> Capabilities {
@@ -61,8 +60,6 @@ fn capabilities() -> Capabilities {
 #[derive(Debug)]
 struct Hello {
     shelf: Shelf,
-    /// Open since before the first write, so that `sync` reports every write-back error since (syncfs(2)).
-    root: File,
     threads: usize,
     capabilities: Capabilities,
 }
@@ -107,11 +104,7 @@ impl GraphDriver for Hello {
     }
 
     fn sync(&self, layers: &[LayerId]) -> Result<()> {
-        for id in layers {
-            self.shelf.layer(id)?;
-        }
-        let synced = rustix::fs::syncfs(&self.root).map_err(io::Error::from);
-        synced.map_err(Error::io(|| "sync the file system"))
+        self.shelf.sync(layers)
     }
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {
