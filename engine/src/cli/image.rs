@@ -205,15 +205,18 @@ fn import(engine: &Engine, flags: Import) -> Result<()> {
         message,
         xattrs: flags.xattrs.xattrs.into(),
     };
-    let mut source: Box<dyn Read + Send> =
-        Box::new(open(Some(&flags.file).filter(|file| *file != Path::new("-")))?);
-    let imported = engine.import(&mut source, &options)?;
+    let path = Some(&flags.file).filter(|file| *file != Path::new("-"));
+    let mut source: Box<dyn Read + Send> = Box::new(open(path, "mica import -")?);
+    let imported = engine.import(&mut source, &options).map_err(of_archive("import", path, "a tar"))?;
     imported.warnings.iter().for_each(|warning| print::warning(warning));
     print::line(&imported.image.id().to_string())
 }
 
 fn load(engine: &Engine, flags: &Load) -> Result<()> {
-    for loaded in engine.load(open(flags.input.as_ref())?, flags.xattrs.xattrs.into())? {
+    let path = flags.input.as_ref();
+    let loaded = engine.load(open(path, "mica load")?, flags.xattrs.xattrs.into());
+    let taken = "what 'docker save' writes or an OCI layout, as a tar";
+    for loaded in loaded.map_err(of_archive("load", path, taken))? {
         loaded.warnings.iter().for_each(|warning| print::warning(warning));
         if flags.quiet {
             continue;
@@ -228,10 +231,17 @@ fn load(engine: &Engine, flags: &Load) -> Result<()> {
     Ok(())
 }
 
-/// A file, or standard input. A terminal is no archive.
-fn open(path: Option<&PathBuf>) -> Result<File> {
+/// A file, or standard input. A terminal is no archive, nor is a directory, but `reader` takes what packs one.
+fn open(path: Option<&PathBuf>, reader: &str) -> Result<File> {
     if let Some(path) = path {
-        return File::open(path).map_err(Error::io(|| format!("open '{}'", path.display())));
+        let failed = || format!("open '{}'", path.display());
+        let file = File::open(path).map_err(Error::io(failed))?;
+        if file.metadata().map_err(Error::io(failed))?.is_dir() {
+            let path = path.display();
+            let text = format!("'{path}' is a directory; pack it: tar -C '{path}' -c . | {reader}");
+            return Err(Error::Invalid(text));
+        }
+        return Ok(file);
     }
     let stdin = io::stdin();
     if stdin.is_terminal() {
@@ -239,6 +249,26 @@ fn open(path: Option<&PathBuf>) -> Result<File> {
     }
     let duplicate = stdin.as_fd().try_clone_to_owned();
     duplicate.map(File::from).map_err(Error::io(|| "open standard input".to_owned()))
+}
+
+/// Names the archive that an error is about, and says what is `taken` where it is none from its first byte on.
+fn of_archive<'a>(
+    verb: &'a str,
+    path: Option<&'a PathBuf>,
+    taken: &'a str,
+) -> impl FnOnce(Error) -> Error + 'a {
+    // A tar begins with a header of so many bytes.
+    const HEADER: u64 = 512;
+    move |error| {
+        let source = path.map_or_else(|| "standard input".to_owned(), |path| format!("'{}'", path.display()));
+        let is_another =
+            matches!(&error, Error::Archive(mica_archive::Error::Corrupt { offset: ..HEADER, .. }));
+        let error = Error::doing(|| format!("{verb} {source}"))(error);
+        if !is_another {
+            return error;
+        }
+        Error::Invalid(format!("{error}; give {taken}, plain or compressed with gzip, zstd, xz or bzip2"))
+    }
 }
 
 fn save(engine: &Engine, flags: &Save) -> Result<()> {

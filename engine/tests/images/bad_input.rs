@@ -42,6 +42,64 @@ fn a_corrupt_tarball_is_refused() {
 }
 
 #[test]
+fn what_is_no_archive_is_refused_by_its_name_and_with_the_formats_that_are() {
+    let home = Home::new();
+    let mut broken = tar(&[("a", b"a")]);
+    broken[150] ^= 1;
+    let dictionary = [0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 1, 1, 0, 0, b'x'];
+    let formats = "a tar, plain or compressed with gzip, zstd, xz or bzip2";
+    for content in [&broken[..], b"", b"a text that is no archive", &dictionary] {
+        let file = home.file("other", content);
+        let text = home.refused(&["import", &file]);
+        assert!(text.starts_with(&format!("mica: import '{file}': ")) && text.contains(formats), "{text}");
+        let text = home.refused(&["load", "-i", &file]);
+        assert!(text.starts_with(&format!("mica: load '{file}': ")), "{text}");
+        assert!(text.contains("what 'docker save' writes or an OCI layout, as ") && text.contains(formats));
+        for verb in [&["import", "-"][..], &["load"]] {
+            let text = home.with_input(verb, content).refusal();
+            assert!(text.starts_with(&format!("mica: {} standard input: ", verb[0])), "{text}");
+            assert!(text.contains(formats), "{text}");
+        }
+    }
+    home.assert_empty();
+}
+
+#[test]
+fn what_is_wrong_further_on_in_an_archive_is_told_with_its_name() {
+    let home = Home::new();
+    let whole = tar(&[("a", &[7; 3000])]);
+    let mut endless = tar(&[("a", b"")]);
+    // An extended header of 8 GiB, with its checksum.
+    endless[156] = b'x';
+    endless[124..136].copy_from_slice(b"100000000000");
+    endless[148..156].fill(b' ');
+    let sum: u32 = endless[..512].iter().map(|&byte| u32::from(byte)).sum();
+    endless[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (content, why) in [(&whole[..700], "byte"), (&endless, "more than the limit of")] {
+        let file = home.file("some.tar", content);
+        let text = home.refused(&["import", &file]);
+        assert!(text.starts_with(&format!("mica: import '{file}': ")) && text.contains(why), "{text}");
+        assert!(!text.contains("gzip"), "{text}");
+    }
+    home.assert_empty();
+}
+
+#[test]
+fn a_directory_is_refused_with_the_way_to_pack_it() {
+    let home = Home::new();
+    let directory = home.root().parent().unwrap().to_str().unwrap();
+    for (verb, reader) in [(&["import"][..], "import -"), (&["load", "-i"], "load")] {
+        let text = home.refused(&[verb, &[directory]].concat());
+        assert_eq!(
+            text,
+            format!(
+                "mica: '{directory}' is a directory; pack it: tar -C '{directory}' -c . | mica {reader}\n"
+            )
+        );
+    }
+}
+
+#[test]
 fn a_hostile_tarball_is_refused() {
     let mut smuggled = entry("a/", Kind::Directory);
     smuggled.xattrs.push((b"trusted.overlay.redirect".to_vec(), b"/etc".to_vec()));
