@@ -121,10 +121,12 @@ impl Root {
         };
         let text = String::from_utf8_lossy(&text);
         let found: u32 = text.trim().parse().map_err(|_| {
-            Error::damaged(
-                format!("'{}'", path.display()),
-                format!("'{}' is no number", text.trim().escape_debug()),
-            )
+            Error::Invalid(format!(
+                "'{}' is damaged: '{}' is no number; write back the format of this data root, {FORMAT} if no newer mica used it, \
+                 or use another --root",
+                path.display(),
+                text.trim().escape_debug()
+            ))
         })?;
         if found > FORMAT {
             return Err(Error::Newer { root: self.path.display().to_string(), found, known: FORMAT });

@@ -189,6 +189,22 @@ fn a_data_root_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
+fn a_data_root_whose_version_is_damaged_is_left_alone_and_says_what_to_write() {
+    let home = Home::new();
+    home.ok(&["images"]);
+    fs::write(home.root().join("version"), "one\n").unwrap();
+    for arguments in [&["images"][..], &["storage", "check", "--repair"]] {
+        let text = home.refused(arguments);
+        assert!(
+            text.contains("'one' is no number; write back the format") && text.contains(", 1 if"),
+            "{text}"
+        );
+    }
+    fs::write(home.root().join("version"), "1\n").unwrap();
+    home.assert_empty();
+}
+
+#[test]
 fn unknown_drivers_and_options_are_refused_with_those_that_exist() {
     let home = Home::new();
     let text = home.refused(&["--storage-driver", "zfs9", "images"]);
