@@ -41,13 +41,15 @@ struct Record {
     filled: bool,
 }
 
-/// Which volumes were removed.
+/// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrunedVolumes {
-    /// Their names.
+    /// The names of the volumes.
     pub names: Vec<String>,
     /// The bytes that they took.
     pub bytes: u64,
+    /// What could not be removed, and why.
+    pub failures: Vec<String>,
 }
 
 impl Volume {
@@ -164,11 +166,8 @@ impl Volume {
     /// Gives it its place, unless there is a volume of this name. The caller has the root's lock.
     fn place(&self, root: &Root) -> Result<()> {
         let place = directory(root, &self.name);
-        let placed = fs::rename(&self.dir, &place).and_then(|()| match self.is_anonymous() {
-            true => Ok(()),
-            false => durable::sync_parent(&place),
-        });
-        match placed {
+        let sync = || if self.is_anonymous() { Ok(()) } else { durable::sync_parent(&place) };
+        match fs::rename(&self.dir, &place).and_then(|()| sync()) {
             Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
                 Ok(())
             }
@@ -213,7 +212,7 @@ fn take_away(root: &Root, name: &str, scratch: &Path) -> Result<()> {
     fs::create_dir_all(&away).map_err(Error::io(failed))?;
     match fs::rename(directory(root, name), away.join(name)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        renamed => renamed.and_then(|()| durable::sync_dir(&root.volumes())).map_err(Error::io(failed)),
+        renamed => renamed.map_err(Error::io(failed)),
     }
 }
 
@@ -281,7 +280,10 @@ impl Engine {
                     )));
                 }
                 take_away(self.root(), volume.name(), tx.staging())?;
-                failpoint::hit("volume.removed").map_err(Error::io(|| "remove a volume"))
+                let synced = durable::sync_dir(&self.root().volumes());
+                synced
+                    .and_then(|()| failpoint::hit("volume.removed"))
+                    .map_err(Error::io(|| format!("remove volume '{name}'")))
             })
         })
     }
@@ -294,7 +296,7 @@ impl Engine {
             if users.contains_key(volume.name()) {
                 continue;
             }
-            let bytes = volume.usage()?;
+            let bytes = volume.usage().unwrap_or_default();
             match self.remove_volume(volume.name()) {
                 Ok(()) => {
                     pruned.names.push(volume.name().to_owned());
@@ -302,7 +304,7 @@ impl Engine {
                 }
                 // Somebody else was faster, or came to use it.
                 Err(Error::NoSuch { .. } | Error::Conflict(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => pruned.failures.push(error.to_string()),
             }
         }
         Ok(pruned)

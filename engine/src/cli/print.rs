@@ -1,6 +1,7 @@
 //! Writing to the terminal, or to whatever stdout is.
 
 use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 
 use crate::listing::Listing;
 use crate::{Error, Result};
@@ -32,6 +33,12 @@ pub(crate) fn warning(text: &str) {
 /// Says on stderr what a list lacks, in a line for each.
 pub(crate) fn damage<T>(listing: &Listing<T>) {
     listing.damaged.iter().for_each(|error| warning(&error.to_string()));
+}
+
+/// Says on stderr what could not be done besides what could, and how the command ends.
+pub(crate) fn failures(failures: &[String]) -> ExitCode {
+    failures.iter().for_each(|failure| say(failure));
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn say(text: &str) {

@@ -8,7 +8,7 @@ use super::storage::{self, DriversCommand, StorageCommand};
 use super::table::Table;
 use super::{Outcome, human, print};
 use crate::volumes::{PrunedVolumes, Volume};
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
 
 /// What can be done with the engine as a whole.
 #[derive(Debug, Subcommand)]
@@ -92,10 +92,7 @@ fn prune(engine: &Engine, flags: &Prune) -> Outcome {
     let reclaimed = containers.bytes + volumes.bytes + images.reclaimed;
     text.push_str(&format!("Total reclaimed space: {}\n", human::size(reclaimed)));
     print::text(&text)?;
-    for failure in &containers.failures {
-        print::error(&Error::Invalid(failure.clone()));
-    }
-    Ok(if containers.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(print::failures(&[containers.failures, volumes.failures].concat()))
 }
 
 fn usage(engine: &Engine, format: Option<&str>) -> Result<()> {

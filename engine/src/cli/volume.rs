@@ -107,7 +107,7 @@ pub(crate) fn run(engine: &Engine, VolumeCommand::Volume { command }: VolumeComm
         VolumeVerb::Create(flags) => create(engine, &flags)?,
         VolumeVerb::Inspect(flags) => return inspect(engine, &flags),
         VolumeVerb::Ls(flags) => list(engine, &flags)?,
-        VolumeVerb::Prune(flags) => prune(engine, &flags)?,
+        VolumeVerb::Prune(flags) => return prune(engine, &flags),
         VolumeVerb::Rm(flags) => return remove(engine, &flags),
     }
     Ok(ExitCode::SUCCESS)
@@ -188,7 +188,7 @@ fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
     status
 }
 
-fn prune(engine: &Engine, flags: &Prune) -> Result<()> {
+fn prune(engine: &Engine, flags: &Prune) -> Outcome {
     let filters = Filters::parse(&flags.filters, &["all", "label", "label!"])?;
     let all = flags.all || filters.ask_for_all();
     let wanted = |volume: &Volume| (all || volume.is_anonymous()) && filters.take(volume, &BTreeSet::new());
@@ -197,7 +197,8 @@ fn prune(engine: &Engine, flags: &Prune) -> Result<()> {
     if !pruned.names.is_empty() {
         text.push_str(&format!("Deleted Volumes:\n{}\n\n", pruned.names.join("\n")));
     }
-    print::text(&format!("{text}Total reclaimed space: {}\n", human::size(pruned.bytes)))
+    print::text(&format!("{text}Total reclaimed space: {}\n", human::size(pruned.bytes)))?;
+    Ok(print::failures(&pruned.failures))
 }
 
 /// Filters of one kind are alternatives, but that every label is wanted; those of different kinds are all wanted.

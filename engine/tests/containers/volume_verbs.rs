@@ -276,3 +276,16 @@ fn a_volume_without_its_record_is_still_a_volume() {
         bed.ok(&["volume", "rm", "data"]);
     });
 }
+
+#[test]
+fn containers_that_come_to_a_new_volume_at_once_all_see_it_filled() {
+    each(|bed| {
+        let script = ["run", "--rm", "-v", "data:/srv", "busybox", "cat", "/srv/page"];
+        let running: Vec<_> = (0..6).map(|_| bed.spawn(&mut bed.command(&script))).collect();
+        for child in running {
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), "from the image\n");
+        }
+        bed.ok(&["volume", "rm", "data"]);
+    });
+}
