@@ -1,4 +1,8 @@
 //! What a run of tests may leave behind on the host, seen before and after.
+//!
+//! The host does other work meanwhile, perhaps another run of the same tests. So a thing counts as this run's only if
+//! it leads to this run's directory: a mount there, a loop device on a file there, a process that was told of it or
+//! has its root there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,47 +12,62 @@ use std::time::{Duration, Instant};
 /// How long a supervisor that was told to end may still take.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Everything on the host that tests make, such as `mount /tmp/x (overlay, id 36)`, each with what more is known.
+/// Everything that tests made and the host still has, such as `mount /var/tmp/x (overlay, id 36)`, each with what more
+/// is known; and the host's own mounts.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    target: PathBuf,
+    scratch: PathBuf,
     things: BTreeMap<String, String>,
+    hosts: Vec<String>,
 }
 
 impl Snapshot {
-    /// Takes stock. Processes whose program lies below `target` count as ours.
-    pub(crate) fn take(target: &Path) -> Self {
-        let mut things = BTreeMap::new();
+    /// Takes stock. `scratch` is the directory of this run, for temporary files: an absolute path that nobody else has.
+    pub(crate) fn take(scratch: &Path) -> Self {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mounts = mountinfo.lines().filter_map(mount);
-        let spaces =
-            names(Path::new("/run/netns")).into_iter().map(|name| format!("network namespace {name}"));
-        let cgroups = cgroups(Path::new("/sys/fs/cgroup"));
-        let named = mounts.chain(block_devices()).chain(spaces).chain(cgroups);
+        let mut things = BTreeMap::new();
+        let mounts = mountinfo.lines().filter(|line| leads_to(line, scratch)).filter_map(mount);
+        let named = mounts.chain(loops(scratch)).chain(abandoned_groups(Path::new("/sys/fs/cgroup")));
         things.extend(named.map(|thing| (thing, String::new())));
         for pid in names(Path::new("/proc")).iter().filter_map(|name| name.parse().ok()) {
-            things.extend(process(pid, target));
+            things.extend(process(pid, scratch));
         }
-        Self { target: target.to_owned(), things }
+        let hosts = mountinfo.lines().filter(|line| is_the_kernels(line)).filter_map(mount).collect();
+        Self { scratch: scratch.to_owned(), things, hosts }
     }
 
-    /// The differences of now to this snapshot: what came, once it has had time to go, and host mounts that went.
+    /// The differences of now to this snapshot: what came and is still there after it has had time to go, and mounts
+    /// of the host that went.
     pub(crate) fn differences(&self) -> Vec<String> {
-        let deadline = Instant::now() + SETTLE;
+        self.differences_after(SETTLE)
+    }
+
+    fn differences_after(&self, settle: Duration) -> Vec<String> {
+        let deadline = Instant::now() + settle;
+        let mut now = Self::take(&self.scratch);
         loop {
-            let now = Self::take(&self.target);
-            let came = now.things.iter().filter(|(thing, _)| !self.things.contains_key(*thing));
-            let came = came.map(|(thing, more)| format!("left behind: {thing}{more}"));
-            let went = self.things.keys().filter(|thing| !now.things.contains_key(*thing));
-            let went = went.filter(|thing| thing.starts_with("mount "));
-            let went = went.map(|thing| format!("taken from the host: {thing}"));
+            now.things.retain(|thing, _| !self.things.contains_key(thing));
+            let went = self.hosts.iter().filter(|mount| !now.hosts.contains(mount));
+            let went = went.map(|mount| format!("taken from the host: {mount}"));
+            let came = now.things.iter().map(|(thing, more)| format!("left behind: {thing}{more}"));
             let differences: Vec<String> = came.chain(went).collect();
             if differences.is_empty() || Instant::now() > deadline {
                 return differences;
             }
             std::thread::sleep(Duration::from_millis(100));
+            // What somebody else has for a moment is not there at each look.
+            let again = Self::take(&self.scratch);
+            now.things.retain(|thing, _| again.things.contains_key(thing));
+            now.hosts = again.hosts;
         }
     }
+}
+
+/// Whether text names a path in a directory, or the directory itself.
+fn leads_to(text: &str, dir: &Path) -> bool {
+    let dir = dir.to_string_lossy();
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || "._-".contains(c));
+    text.match_indices(&*dir).any(|(at, _)| ends(&text[at + dir.len()..]))
 }
 
 /// A line of `/proc/self/mountinfo`; the mount's id tells two mounts on one path apart.
@@ -60,50 +79,72 @@ fn mount(line: &str) -> Option<String> {
     Some(format!("mount {target} ({fstype}, id {id})"))
 }
 
-fn block_devices() -> Vec<String> {
-    let mut devices = Vec::new();
-    for name in names(Path::new("/sys/block")) {
-        let dir = Path::new("/sys/block").join(&name);
-        if let Ok(file) = fs::read_to_string(dir.join("loop/backing_file")) {
-            devices.push(format!("loop device {name} on {}", file.trim()));
-        }
-        if let Ok(mapped) = fs::read_to_string(dir.join("dm/name")) {
-            devices.push(format!("device-mapper device {}", mapped.trim()));
-        }
-    }
-    devices
+/// Whether a line of `/proc/self/mountinfo` is of a file system that every host has and every container gets: what a
+/// test would take from the host by mistake.
+fn is_the_kernels(line: &str) -> bool {
+    const TYPES: [&str; 7] = ["proc", "sysfs", "cgroup", "cgroup2", "devtmpfs", "devpts", "mqueue"];
+    let target = line.split(' ').nth(4).map(Path::new);
+    let fstype = line.split_once(" - ").and_then(|(_, after)| after.split(' ').next());
+    target.is_some_and(|target| ["/proc", "/sys", "/dev"].iter().any(|dir| target.starts_with(dir)))
+        && fstype.is_some_and(|fstype| TYPES.contains(&fstype))
 }
 
-/// Control groups with `mica` in their name, in whatever hierarchy.
-fn cgroups(dir: &Path) -> Vec<String> {
+/// Loop devices on files in a directory.
+fn loops(dir: &Path) -> Vec<String> {
+    let devices = names(Path::new("/sys/block")).into_iter();
+    let backed = devices.filter_map(|name| {
+        let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+        leads_to(&file, dir).then(|| format!("loop device {name} on {}", file.trim()))
+    });
+    backed.collect()
+}
+
+/// Control groups with `mica` in their name, in whatever hierarchy, that hold no process: those of another run do.
+fn abandoned_groups(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for name in names(dir) {
         let path = dir.join(&name);
         if path.is_symlink() || !path.is_dir() {
             continue;
         }
-        if name.contains("mica") {
+        if name.contains("mica") && !holds_a_process(&path) {
             found.push(format!("control group {}", path.display()));
         }
-        found.extend(cgroups(&path));
+        found.extend(abandoned_groups(&path));
     }
     found
 }
 
-/// A process of Mica's, by its name or its program, and the network namespace of any process.
-fn process(pid: u32, target: &Path) -> Vec<(String, String)> {
+fn holds_a_process(group: &Path) -> bool {
+    let mut below = names(group).into_iter().map(|name| group.join(name)).filter(|path| path.is_dir());
+    fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
+        || below.any(|path| holds_a_process(&path))
+}
+
+/// A process that was given this directory (its environment, an argument) or whose root is in it, and its network
+/// namespace where that is not ours. An xtask is no test.
+fn process(pid: u32, scratch: &Path) -> Vec<(String, String)> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let comm = fs::read_to_string(proc.join("comm")).unwrap_or_default();
+    let read = |file: &str| {
+        let text = fs::read(proc.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&text).replace('\0', " ")
+    };
+    let (comm, cmdline) = (read("comm"), read("cmdline"));
     let comm = comm.trim();
-    let mut things = Vec::new();
-    if let Ok(net) = fs::read_link(proc.join("ns/net")) {
-        things.push((format!("network namespace {}", net.display()), format!(", held by {pid} ({comm})")));
+    let has_its_root_there = || {
+        let mountinfo = read("mountinfo");
+        let root = mountinfo.lines().find(|line| line.split(' ').nth(4) == Some("/"));
+        root.is_some_and(|line| leads_to(line, scratch))
+    };
+    if comm == "xtask"
+        || !(leads_to(&cmdline, scratch) || leads_to(&read("environ"), scratch) || has_its_root_there())
+    {
+        return Vec::new();
     }
-    let exe = fs::read_link(proc.join("exe")).unwrap_or_default();
-    if comm.starts_with("mica") || (exe.starts_with(target) && comm != "xtask") {
-        let cmdline = fs::read(proc.join("cmdline")).unwrap_or_default();
-        let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
-        things.push((format!("process {pid} ({comm})"), format!(": {}", cmdline.trim())));
+    let mut things = vec![(format!("process {pid} ({comm})"), format!(": {}", cmdline.trim()))];
+    let net = |proc: &Path| fs::read_link(proc.join("ns/net")).ok();
+    if let Some(net) = net(&proc).filter(|found| net(Path::new("/proc/self")).as_ref() != Some(found)) {
+        things.push((format!("network namespace {}", net.display()), format!(", held by {pid} ({comm})")));
     }
     things
 }
@@ -117,7 +158,9 @@ fn names(dir: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
+
+    const SCRATCH: &str = "/var/tmp/mica-test.5";
 
     #[test]
     fn a_mount_is_told_by_path_type_and_id() {
@@ -126,21 +169,97 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_a_test_is_seen_while_it_lives() {
-        let target = PathBuf::from("/usr/bin");
-        let mut child = Command::new("/usr/bin/sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
-        let line = format!("process {} (", child.id());
-        let seen = Snapshot::take(&target).things.keys().any(|thing| thing.starts_with(&line));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(seen);
-        assert!(!Snapshot::take(&target).things.keys().any(|thing| thing.starts_with(&line)));
+    fn a_mount_is_this_runs_by_its_target_its_source_or_its_layers() {
+        let ours = |line: &str| leads_to(line, Path::new(SCRATCH));
+        assert!(ours("36 35 0:40 / /var/tmp/mica-test.5/a/merged rw - tmpfs none rw"));
+        assert!(ours("36 35 254:0 /var/tmp/mica-test.5 /mnt rw - ext4 /dev/vda rw"));
+        assert!(ours(
+            "36 35 0:40 / /mnt rw - overlay overlay rw,lowerdir+=/usr,upperdir=/var/tmp/mica-test.5/up,workdir=/w"
+        ));
+        assert!(!ours("36 35 0:40 / /var/tmp/mica-test.55/a rw - tmpfs none rw"));
+        assert!(!ours("36 35 0:40 / /tmp/other rw - tmpfs none rw"));
     }
 
     #[test]
-    fn every_process_has_its_network_namespace_counted() {
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let snapshot = Snapshot::take(Path::new("/nonexistent"));
-        assert!(snapshot.things.contains_key(&format!("network namespace {}", own.display())));
+    fn the_kernels_file_systems_are_the_hosts_and_what_others_mount_is_not() {
+        assert!(is_the_kernels("30 24 0:27 / /sys/fs/cgroup/pids rw - cgroup none rw,pids"));
+        assert!(is_the_kernels("22 27 0:21 / /proc rw,nosuid - proc proc rw"));
+        assert!(!is_the_kernels("36 35 0:40 / /var/tmp/x/proc rw - proc proc rw"));
+        assert!(!is_the_kernels("36 35 0:40 / /dev/shm/bench rw - ext4 /dev/loop0 rw"));
+    }
+
+    /// A process that ends with the value.
+    struct Sleeper(Child);
+
+    impl Sleeper {
+        fn new(command: &mut Command) -> Self {
+            Self(command.arg("1000").stdin(Stdio::null()).spawn().unwrap())
+        }
+
+        fn is_in(&self, snapshot: &Snapshot) -> bool {
+            snapshot.things.contains_key(&format!("process {} (sleep)", self.0.id()))
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_process_of_this_run_is_seen_while_it_lives_and_others_are_not() {
+        let sleep = || Command::new("/usr/bin/sleep");
+        let ours = Sleeper::new(sleep().env("TMPDIR", SCRATCH));
+        let others = Sleeper::new(sleep().env("TMPDIR", "/var/tmp/mica-test.55"));
+        let before = Snapshot::take(Path::new(SCRATCH));
+        assert!(ours.is_in(&before) && !others.is_in(&before));
+        let pid = ours.0.id();
+        drop(ours);
+        let after = Snapshot::take(Path::new(SCRATCH));
+        assert!(!after.things.keys().any(|thing| thing.starts_with(&format!("process {pid} "))));
+    }
+
+    /// A directory with a tmpfs on it; both go with the value.
+    struct Mounted(PathBuf);
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(&self.0).status();
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_mount_in_the_scratch_directory_is_this_runs() {
+        let place = Mounted(std::env::temp_dir().join(format!("leaks.{}", std::process::id())));
+        fs::create_dir(&place.0).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&place.0).status();
+        assert!(mount.unwrap().success());
+        let told = format!("mount {} (tmpfs, ", place.0.display());
+        let seen = |scratch: &Path| Snapshot::take(scratch).things.keys().any(|key| key.starts_with(&told));
+        assert!(seen(&place.0) && !seen(Path::new(SCRATCH)));
+        let dir = place.0.clone();
+        drop(place);
+        assert!(!seen(&dir));
+    }
+
+    #[test]
+    fn what_stays_is_left_behind() {
+        // In a path of its own, since the other tests' processes come and go.
+        let scratch = Path::new("/var/tmp/mica-test.stays");
+        let before = Snapshot::take(scratch);
+        let stays = Sleeper::new(Command::new("/usr/bin/sleep").env("TMPDIR", scratch));
+        let told = format!("left behind: process {} (sleep): /usr/bin/sleep 1000", stays.0.id());
+        assert!(before.differences_after(Duration::ZERO).contains(&told));
+    }
+
+    #[test]
+    fn a_mount_that_went_was_taken_from_the_host() {
+        let mut before = Snapshot::take(Path::new(SCRATCH));
+        before.hosts.push("mount /sys/fs/cgroup/gone (cgroup, id 1)".to_owned());
+        let told = "taken from the host: mount /sys/fs/cgroup/gone (cgroup, id 1)".to_owned();
+        assert!(before.differences_after(Duration::ZERO).contains(&told));
     }
 }

@@ -24,8 +24,8 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     let list = fs::read_to_string(EXPECTED).map_err(|e| format!("{EXPECTED}: {e}"))?;
     let expected = report::expected(&list).map_err(|e| format!("{EXPECTED}: {e}"))?;
 
-    let before = Snapshot::take(&run::target_dir()?);
     let scratch = Scratch::create()?;
+    let before = Snapshot::take(&scratch.dir);
     let run = Run { target: run::target_dir()?, scratch: scratch.dir.clone() };
     let tally = run.all(&options.packages)?;
     let mut faults = before.differences();
