@@ -10,7 +10,8 @@ use nix::sched::{CloneFlags, unshare};
 use crate::Result;
 use crate::images::Shape;
 
-/// A directory to work in, and what is worked with. What it made is gone when it is dropped.
+/// A directory to work in, and what is worked with. What it made is gone when it is dropped. Below `tmpfs` making
+/// things durable costs nothing.
 #[derive(Debug)]
 pub(crate) struct Stage {
     dir: tempfile::TempDir,
@@ -37,6 +38,7 @@ impl Stage {
         let at = made.map_err(|e| format!("a directory to work in: {e}"))?;
         let memory = if dir.is_none() { Some(memory(at.path())?) } else { None };
         let stage = Self { dir: at, _memory: memory, mica, rootfs };
+        tmpfs(&stage.path("tmpfs"))?;
         let copied = fs::copy(&stage.rootfs, stage.path("rootfs.tar"));
         copied.map_err(|e| format!("copy the root file system: {e}"))?;
         Ok(stage)
@@ -64,8 +66,16 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let _ = nix::mount::umount2(self.dir.path(), nix::mount::MntFlags::MNT_DETACH);
+        for mounted in [&self.path("tmpfs"), self.dir.path()] {
+            let _ = nix::mount::umount2(mounted, nix::mount::MntFlags::MNT_DETACH);
+        }
     }
+}
+
+fn tmpfs(at: &Path) -> Result<()> {
+    fs::create_dir(at).map_err(|e| format!("create '{}': {e}", at.display()))?;
+    let mounted = mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>);
+    mounted.map_err(|e| format!("mount a tmpfs: {e}"))
 }
 
 /// An ext4 file system in memory, mounted at `at`.
