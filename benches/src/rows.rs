@@ -91,7 +91,7 @@ pub(crate) struct Group {
 
 pub(crate) const GROUPS: &[Group] = &[
     Group { rows: &["apply.debian", "barrier"], prepare: apply::debian },
-    Group { rows: &["apply.ten-layers", "apply.no-barrier"], prepare: apply::ten_layers },
+    Group { rows: &["apply.ten-layers", "apply.ten-layers.no-barrier"], prepare: apply::ten_layers },
     Group { rows: &["save.debian"], prepare: apply::save },
     Group { rows: &["run.none"], prepare: run::none },
     Group { rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"], prepare: change::one_file },

@@ -64,7 +64,7 @@ pub(super) fn ten_layers(stage: &Stage) -> Result<Vec<Row<'_>>> {
             Bound { what: What::Memory, of: TWO, less: None, against: None, most: 64.0 },
         ],
     };
-    Ok(vec![row("apply.ten-layers", "ten"), row("apply.no-barrier", "tmpfs/ten")])
+    Ok(vec![row("apply.ten-layers", "ten"), row("apply.ten-layers.no-barrier", "tmpfs/ten")])
 }
 
 const TWO: &str = "two processors";
