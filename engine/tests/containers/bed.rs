@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mica_archive::writer::Writer;
 use mica_archive::{Entry, Kind, Time};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
 pub(crate) const MICA: &str = env!("CARGO_BIN_EXE_mica");
@@ -198,22 +201,40 @@ fn users(root: &Path) -> Vec<PathBuf> {
     processes.map(|entry| entry.path()).filter(has_open).collect()
 }
 
+/// How long a test waits for what is about to happen, on however busy a host.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits for what another process is about to do; fails when it does not.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
+/// A process, and never another one that got its number later.
+pub(crate) struct Watched(OwnedFd);
+
+impl Watched {
+    /// The process that has this number now.
+    pub(crate) fn new(pid: i32) -> Self {
+        Self(pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap())
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ends(&self) {
+        let patience = PATIENCE.try_into().unwrap();
+        let answered = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience));
+        assert_eq!(answered, Ok(1), "the process lives on");
+    }
+}
+
 /// Ends a process as a crash would, and waits until it is gone.
 pub(crate) fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut fds, None).unwrap();
+    let process = Watched::new(pid);
+    pidfd_send_signal(&process.0, Signal::KILL).unwrap();
+    process.ends();
 }
 
 impl From<Output> for Answer {

@@ -1,6 +1,6 @@
 //! Several commands at once.
 
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use crate::bed::{Bed, each, once};
 
@@ -97,7 +97,7 @@ fn a_container_is_committed_exported_compared_and_copied_from_while_it_is_starte
                 })
             });
             let looking: Vec<_> = looking.collect();
-            while !looking.iter().all(|thread| thread.is_finished()) {
+            while !looking.iter().all(ScopedJoinHandle::is_finished) {
                 bed.ok(&["start", "c"]);
                 bed.ok(&["stop", "-t", "1", "c"]);
             }

@@ -1,6 +1,6 @@
 //! Whatever is killed, and whenever: the next command finds everything in order.
 
-use crate::bed::{Bed, each, eventually, kill, once};
+use crate::bed::{Bed, Watched, each, eventually, kill, once};
 
 #[test]
 fn a_creation_that_is_killed_leaves_all_or_nothing() {
@@ -165,9 +165,9 @@ fn a_supervisor_that_is_killed_at_the_end_leaves_a_container_that_can_be_started
 fn a_container_dies_with_its_supervisor_and_the_next_command_says_so() {
     each(|bed| {
         bed.ok(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo again; exec sleep 100"]);
-        let pid = bed.field("c", "{{.State.Pid}}");
+        let process = Watched::new(bed.field("c", "{{.State.Pid}}").parse().unwrap());
         kill(bed.supervisor("c"));
-        eventually("its processes are gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        process.ends();
         assert!(bed.ok(&["ps", "-a"]).contains("Exited (137)"));
         assert_eq!(bed.field("c", "{{.State.Error}}"), "its supervisor was killed");
         assert_eq!(bed.ok(&["wait", "c"]), "137\n");
@@ -201,10 +201,10 @@ fn another_runtime_does_not_go_on_after_its_supervisor() {
                 .collect();
             pids.len() == 2
         });
+        let process = Watched::new(pids[1]);
         kill(pids[0]);
         start.wait_with_output().unwrap();
-        let process = format!("/proc/{}", pids[1]);
-        eventually("the runtime is gone", || !std::path::Path::new(&process).exists());
+        process.ends();
     });
 }
 

@@ -1,6 +1,6 @@
 //! What an operator types, from the first image to an empty list.
 
-use crate::bed::each_runtime;
+use crate::bed::{each_runtime, eventually};
 
 #[test]
 fn a_container_is_run_changed_committed_and_removed() {
@@ -52,6 +52,7 @@ fn a_detached_container_is_entered_followed_stopped_and_removed() {
             "trap 'exit 7' TERM; echo up; sleep 1000 & wait",
         ]);
         assert_eq!(id.trim().len(), 64);
+        eventually("the trap is set", || bed.ok(&["logs", "s"]) == "up\n");
         assert!(bed.ok(&["exec", "s", "id"]).starts_with("uid=0(root)"));
         let follow = bed.spawn(&mut bed.command(&["logs", "-f", "s"]));
         assert!(bed.ok(&["ps"]).contains("Up "));

@@ -194,7 +194,12 @@ fn a_mount_of_a_killed_command_is_undone_and_one_of_a_live_command_is_left_alone
 fn an_image_that_is_killed_on_its_way_to_another_driver_arrives_next_time() {
     let points =
         MAKING.iter().filter(|point| **point != "layer.staged").chain(&["layer.staged", "init.committed"]);
-    for (from, to) in [("overlay2", "vfs"), ("vfs", "overlay2")] {
+    let drivers = Home::new().drivers();
+    if drivers.len() < 2 {
+        eprintln!("skip: engine/image-to-another-driver: this host has the driver {} alone", drivers[0]);
+    }
+    let pairs = drivers.iter().flat_map(|from| drivers.iter().map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
         let home = Home::new();
         let file = home.file("a.tar", &DockerArchive::new("a:1", &layers()).bytes());
         home.ok(&["--storage-driver", from, "load", "-i", &file]);

@@ -81,6 +81,12 @@ impl Home {
         self.run(arguments).refusal()
     }
 
+    /// The storage drivers of this host.
+    pub(crate) fn drivers(&self) -> Vec<String> {
+        let answer = self.ok(&["drivers", "--format", "{{.Name}} {{.Status}}"]);
+        answer.lines().filter_map(|line| line.strip_suffix(" available")).map(str::to_owned).collect()
+    }
+
     /// Imports a tarball and returns the image's id.
     pub(crate) fn import(&self, name: &str, tar: &[u8]) -> String {
         let file = self.file("import.tar", tar);

@@ -78,9 +78,9 @@ fn what_skopeo_writes_is_loaded_as_the_same_image() {
 
     let archives = [place("docker.tar"), place("oci.tar"), packed(&layout), packed(&smaller)];
     for archive in archives {
-        for driver in ["overlay2", "vfs"] {
+        for driver in home.drivers() {
             let home = Home::new();
-            home.ok(&["--storage-driver", driver, "load", "-i", &archive]);
+            home.ok(&["--storage-driver", &driver, "load", "-i", &archive]);
             assert_eq!(home.ok(&["images", "-q", "--no-trunc"]).trim(), wanted, "{archive}");
             let again = text(&home.dir.path().join("again.tar")).to_owned();
             home.ok(&["save", "-o", &again, "samples:1"]);
