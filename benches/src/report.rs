@@ -39,7 +39,7 @@ impl fmt::Display for Report {
         for row in &self.rows {
             writeln!(
                 f,
-                "\n{:<24}{:>10}{:>18}{:>10}{:>18}{:>9}",
+                "\n{:<30}{:>10}{:>18}{:>10}{:>18}{:>9}",
                 row.name, "CPU ms", "min..max", "wall ms", "min..max", "MiB"
             )?;
             for (name, samples) in &row.contenders {
@@ -48,7 +48,7 @@ impl fmt::Display for Report {
                 let rss = samples.iter().map(|sample| sample.rss).max().unwrap_or_default() as f64 / 1024.0;
                 writeln!(
                     f,
-                    "  {name:<22}{:>10.1}{:>18}{:>10.1}{:>18}{rss:>9.1}",
+                    "  {name:<28}{:>10.1}{:>18}{:>10.1}{:>18}{rss:>9.1}",
                     cpu.median,
                     cpu.range(),
                     wall.median,
