@@ -4,6 +4,8 @@
 //! image is recorded when all its layers are.
 
 mod docker;
+#[cfg(test)]
+mod hostile;
 mod oci;
 mod source;
 

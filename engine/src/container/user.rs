@@ -144,6 +144,22 @@ mod tests {
         assert_eq!(ids("1234"), (1234, 0, vec![]));
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn cve_2026_47262_whatever_the_files_hold_a_user_has_numbers_or_is_refused(
+            passwd in r"([a-z0-9:,\-\x00\n]|\PC){0,60}", groups in r"([a-z0-9:,\-\x00\n]|\PC){0,60}",
+            user in "[a-c0-9:]{0,3}",
+        ) {
+            let found = entry(&passwd, &user);
+            let ids = found.iter().filter_map(|fields| number(&fields[2])).chain(memberships(&groups, &user));
+            for id in ids.chain(group_id(&groups, &user)) {
+                assert!(id <= LARGEST);
+            }
+        }
+    }
+
     #[test]
     fn a_given_group_stands_alone() {
         assert_eq!(ids("web:disk"), (33, 6, vec![]));
