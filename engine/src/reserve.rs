@@ -50,7 +50,7 @@ impl Root {
 
     /// The blocks come last: where they are, all is there.
     fn set_aside(&self) -> io::Result<()> {
-        fs::create_dir_all(self.reserve())?;
+        root::make_directory(&self.reserve())?;
         for number in 1..FILES {
             File::create(self.reserve().join(number.to_string()))?;
         }

@@ -1,8 +1,8 @@
 //! The data root: the directory that holds everything. `docs/on-disk.md` describes each file.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mica_core::durable;
@@ -137,6 +137,9 @@ impl Root {
     fn initialise(&self) -> Result<()> {
         self.refuse_foreign()?;
         let _lock = self.lock()?;
+        // It may have been there, or be a file system of its own, with the mode of any directory (CVE-2021-41091).
+        fs::set_permissions(&self.path, Permissions::from_mode(0o700))
+            .map_err(Error::io(|| format!("close '{}' to other users", self.path.display())))?;
         for name in DIRECTORIES {
             let path = self.path.join(name);
             make_directory(&path).map_err(Error::io(|| format!("create '{}'", path.display())))?;
@@ -166,7 +169,8 @@ impl Root {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory that root alone may enter, and those above it.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -210,17 +214,33 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn cve_2021_41091_a_directory_that_was_there_is_closed_to_other_users() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        Root::open(dir.path()).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+        // Whoever opens it again has a reason.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+        Root::open(dir.path()).unwrap();
+        assert_eq!(mode(dir.path()), 0o711);
+    }
 
     #[test]
     fn a_new_root_is_private_and_opens_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         Root::open(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(fs::metadata(path.join("storage")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(mode(&path), 0o700);
+        for name in DIRECTORIES {
+            assert_eq!(mode(&path.join(name)), 0o700, "{name}");
+        }
         Root::open(&path).unwrap();
     }
 
@@ -232,7 +252,8 @@ mod tests {
         let text = Root::open(dir.path()).unwrap_err().to_string();
         assert!(text.contains("has format 2") && text.contains("newer mica"), "{text}");
         fs::write(dir.path().join("version"), "two").unwrap();
-        assert!(matches!(Root::open(dir.path()), Err(Error::Damaged { .. })));
+        let text = Root::open(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("'two' is no number; write back"), "{text}");
     }
 
     #[test]
