@@ -93,15 +93,19 @@ impl Engine {
             failpoint::hit("settle.forgotten").map_err(Error::io(|| "tidy up".to_owned()))?;
         }
         self.discard_volumes(intent, &kept.map(|kept| kept.volumes.clone()).unwrap_or_default())?;
-        let recorded = match kept {
-            Some(kept) => kept.layers.clone(),
-            None => recorded_layers(root)?,
-        };
         let begun = intent.lines().into_iter().filter_map(|line| match line {
             Line::Layer { driver, id } => Some((driver, id)),
             _ => None,
         });
-        Ok(begun.filter(|(_, id)| !recorded.contains(id)).collect())
+        let mut begun: Vec<_> = begun.collect();
+        let recorded = match kept {
+            Some(kept) => kept.layers.clone(),
+            // What is damaged elsewhere need not be known where no layer was begun.
+            None if begun.is_empty() => return Ok(begun),
+            None => recorded_layers(root)?,
+        };
+        begun.retain(|(_, id)| !recorded.contains(id));
+        Ok(begun)
     }
 }
 
