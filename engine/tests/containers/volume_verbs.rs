@@ -289,3 +289,20 @@ fn containers_that_come_to_a_new_volume_at_once_all_see_it_filled() {
         bed.ok(&["volume", "rm", "data"]);
     });
 }
+
+#[test]
+fn no_volume_goes_while_a_container_that_may_use_it_cannot_be_read() {
+    once(|bed| {
+        let id = bed.ok(&["create", "-v", "data:/srv", "busybox", "true"]);
+        let record = bed.root().join("containers").join(id.trim()).join("config.json");
+        let text = fs::read(&record).unwrap();
+        fs::write(&record, "{").unwrap();
+        for verb in [&["rm", "data"][..], &["prune", "-a"]] {
+            assert!(bed.fails(1, &[&["volume"], verb].concat()).contains("is damaged"), "{verb:?}");
+        }
+        assert_eq!(names(bed, &[]), ["data"]);
+        fs::write(&record, text).unwrap();
+        bed.clear();
+        bed.ok(&["volume", "rm", "data"]);
+    });
+}
