@@ -12,6 +12,19 @@
 //! list what they held, so a crash leaked layers for good: moby#45939. containerd's snapshotters return mounts as
 //! data, and this contract keeps that.)
 //!
+//! # Opening
+//!
+//! A driver's crate exports a [`DriverEntry`](crate::DriverEntry). Its `open` is called with a directory and the
+//! options. The directory exists with mode 0700, belongs to this driver alone, and may be open in another process with
+//! the same driver at the same moment.
+//!
+//! Opening reads the options before it touches anything, finds out once what this host can do, and finishes what a
+//! crash left, though never what another live process is doing: so a driver marks what it is making by something that
+//! ends with the process, such as a lock. It fails with `Unavailable` where the host lacks what the driver needs (an
+//! automatic choice goes on to the next driver), with `Options` for options that it does not take, with `Corrupt` for
+//! a directory that it cannot read; a failed open leaves the directory as it was. There is no close: the value is
+//! dropped, or its process killed, at any moment.
+//!
 //! # The life of a layer
 //!
 //! ```text
@@ -29,6 +42,22 @@
 //!
 //! *Turning a container into an image.* The container is paused, `duplicate` copies its layer, `commit` freezes the
 //! copy, `changes` says where the differences are.
+//!
+//! # Ways to mount
+//!
+//! `mounts` answers with [`MountSpec`]s. They are made in their order and undone in reverse. A source is an absolute
+//! path that the driver made; a target is below the tree that is being built, and empty for the tree itself.
+//!
+//! | | shows | to know |
+//! |---|---|---|
+//! | [`Bind`](crate::mount::Bind) | a directory | what is mounted below it does not come along |
+//! | [`Overlay`](crate::mount::Overlay) | directories over each other, as the tree itself | `lowers` has the topmost first, and 500 at the most. `upper` and its `work` are on one file system and in no other live mount; without `upper` it is read-only. The kernel wants two directories at the least, so a single lower is a `Bind` |
+//! | [`Fs`](crate::mount::Fs) | a file system of the kernel, on a device or an image file | `mounts` makes the device ready, `release` undoes that |
+//! | [`Helper`](crate::mount::Helper) | what a process serves by FUSE, as the tree itself | it is the `helper` of the driver's entry, is given `/dev/fuse` as descriptor 3, and ends when the mount is gone |
+//!
+//! For [`Access::Read`] they are `read_only`, or have no `upper`. The id map and the label of a request go into every
+//! one that has the field. No other form and no option of a driver's own exists: one that is needed is added there, for
+//! everybody.
 //!
 //! # Who does what
 //!
@@ -53,7 +82,22 @@
 //! by the next `open`. A crash (`kill -9`, power cut) at any moment leaves a root that `open` accepts, and in which
 //! every layer that was committed and synced is whole, every other one is whole or listed by `list` or gone. `remove`
 //! clears whatever `list` names. Any call may return [`Error::Driver`], [`Error::NoSpace`] or [`Error::Corrupt`]; each
-//! method names what else it returns; where two of these apply, either is right.
+//! method names what else it returns; where two of these apply, either is right. A caller decides by the variant, so
+//! each has one meaning:
+//!
+//! * `NotFound`: there is no such layer. The caller may go on as if it had been removed.
+//! * `AlreadyExists`: a layer has this id, and was left as it is.
+//! * `State`: the layer is committed and would be written, or writable and would be a parent.
+//! * `Unsupported`: the capabilities do not claim it, so asking again is no use.
+//! * `Unavailable`: the host lacks something, and the reason says what would provide it. From `open` alone.
+//! * `Options`: a value cannot be used; the text says which can.
+//! * `NoSpace`: the device is full. Trying again works once there is room.
+//! * `Quota`: a limit is reached, while the device may have room.
+//! * `Corrupt`: what is on disk is not what was put there. It is not used before it is repaired or removed.
+//! * `Driver`: everything else; it can only be reported. [`Error::io`] tells it from the full disk.
+//!
+//! `InUse` is the [`Store`](crate::Store)'s, which locks a layer before it calls: a driver never returns it, and need
+//! not know who has a layer. `Full` and `Incomplete` are for networks.
 //!
 //! # Units
 //!

@@ -1,8 +1,8 @@
 //! The contracts of Mica: what a storage driver and a network driver promise, in prose and types.
 //!
-//! A driver author reads [`graphdriver`] and [`mount`] (or [`network`]) and needs nothing else. Who uses a storage
-//! driver holds a [`Store`], whose types do not let a writable layer be a parent nor a committed one be written.
-//! This crate makes no system call beyond what `std` does, and holds no `unsafe` code.
+//! A driver author reads [`graphdriver`] (or [`network`]) and needs nothing else. Who uses a storage driver holds a
+//! [`Store`], whose types do not let a writable layer be a parent nor a committed one be written. This crate makes no
+//! system call beyond what `std` does, and holds no `unsafe` code.
 
 pub mod durable;
 pub mod error;

@@ -5,8 +5,8 @@
 //! vocabulary of mount types ended with direct clients unable to mount what a snapshotter returned:
 //! containerd#14015.)
 //!
-//! A specification is relative to nothing: every path of a source is absolute and was made by the driver. The one
-//! relative path is a `target`, below the tree that is being built; an empty target is the tree itself.
+//! What a driver must know of each form stands in [`graphdriver`](crate::graphdriver#ways-to-mount); here are the
+//! fields, and what the performer does with them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub enum MountSpec {
     Helper(Helper),
 }
 
-/// A bind mount, of this directory alone: what is mounted below the source does not come along.
+/// A bind mount, of this directory alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bind {
     /// The directory that shows up.
@@ -40,10 +40,9 @@ pub struct Bind {
 
 /// An overlay mount, always the tree itself.
 ///
-/// The kernel wants two layers at the least: one lower and an upper, or two lowers; for a single read-only
-/// directory a driver returns a [`Bind`]. It takes 500 lowers at the most. The performer names `index`, `metacopy`,
-/// `redirect_dir` and `xino` in every mount where the kernel knows them, so that the defaults of a host cannot
-/// change what a layer holds (a `metacopy` upper file has no data; a `redirect` directory is elsewhere below).
+/// The performer names `index`, `metacopy`, `redirect_dir` and `xino` in every mount where the kernel knows them, so
+/// that the defaults of a host cannot change what a layer holds (a `metacopy` upper file has no data; a `redirect`
+/// directory is elsewhere below).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// Read-only directories, the topmost first.

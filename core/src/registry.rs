@@ -19,13 +19,7 @@ pub struct DriverEntry {
     pub about: &'static str,
     /// Its options, in the order in which they are shown.
     pub options: &'static [OptionDoc],
-    /// Opens it.
-    ///
-    /// The directory exists with mode 0700, belongs to this driver alone, and may be in use by another process with the same driver.
-    /// Opening finishes what a crash left (never anything that another live process is doing), and fails with
-    /// [`Error::Unavailable`] where the host lacks what the driver needs, with [`Error::Options`] for options that it
-    /// does not take, with [`Error::Corrupt`] for a directory that it cannot read. A failed open leaves the directory
-    /// as it was.
+    /// Opens it; [`graphdriver`](crate::graphdriver#opening) says what it is given, what it does and how it fails.
     pub open: fn(root: &Path, options: &OptionMap) -> Result<Box<dyn GraphDriver>>,
     /// The entry point of the process that serves a [`Helper`](crate::mount::Helper) mount, for a driver that has
     /// one. The connection to `/dev/fuse` is descriptor 3.
