@@ -102,6 +102,8 @@ impl Engine {
     /// Removes a name, and the image with the last one, as `docker rmi` does. An image that a container uses is
     /// not removed; with `force` it loses its names.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Removed> {
+        // This removes the containers that were to remove themselves and were killed before: they keep no image.
+        self.list_containers()?;
         self.freeing(|| self.transaction("rmi", Barrier::Disk, |tx| self.remove_image_in(tx, text, force)))
     }
 
@@ -129,6 +131,8 @@ impl Engine {
 
     /// Removes the images that have no name, or with `all` those that no container uses; those in use stay.
     pub fn prune_images(&self, all: bool) -> Result<Removed> {
+        // This removes the containers that were to remove themselves and were killed before: they keep no image.
+        self.list_containers()?;
         self.freeing(|| self.transaction("prune", Barrier::Disk, |tx| self.prune_images_in(tx, all)))
     }
 

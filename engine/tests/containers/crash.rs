@@ -78,6 +78,18 @@ fn a_run_that_removes_itself_is_gone_when_it_is_killed_or_fails_before_its_conta
 }
 
 #[test]
+fn an_image_is_not_kept_by_a_run_that_was_killed() {
+    once(|bed| {
+        for removal in [&["rmi", "busybox:one"][..], &["prune", "-a"]] {
+            bed.ok(&["import", bed.path("busybox.tar").to_str().unwrap(), "busybox:one"]);
+            bed.with_failpoint("start.held", &["run", "--rm", "busybox:one", "true"]);
+            bed.ok(removal);
+            assert!(!bed.ok(&["images"]).contains("one"));
+        }
+    });
+}
+
+#[test]
 fn a_run_that_is_killed_before_its_container_runs_leaves_one_that_can_be_started() {
     once(|bed| {
         for point in ["create.placed", "transaction.working", "start.held", "supervisor.independent"] {
@@ -91,14 +103,16 @@ fn a_run_that_is_killed_before_its_container_runs_leaves_one_that_can_be_started
 fn a_container_that_was_to_remove_itself_is_gone_though_its_supervisor_was_killed_at_the_end() {
     once(|bed| {
         for point in ["stage.struck", "remove.announced", "remove.renamed"] {
+            // The lock of a process that was killed is free a moment after its client knows.
+            let is_gone = || bed.ok(&["ps", "-aq"]).is_empty();
             bed.with_failpoint(point, &["run", "--rm", "--name", "c", "busybox", "true"]);
-            assert_eq!(bed.ok(&["ps", "-aq"]), "", "{point}");
+            eventually(point, is_gone);
             bed.assert_consistent();
             // To be made and never started is no reason to go.
             bed.ok(&["create", "--rm", "--name", "c", "busybox", "true"]);
             assert_eq!(bed.ok(&["ps", "-aq"]).lines().count(), 1);
             bed.with_failpoint(point, &["start", "-a", "c"]);
-            assert_eq!(bed.ok(&["ps", "-aq"]), "", "{point}");
+            eventually(point, is_gone);
             bed.assert_consistent();
         }
     });
