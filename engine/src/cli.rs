@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{Config, Engine, Error, Registry, Result};
 use refusal::verb;
@@ -30,8 +30,17 @@ pub(crate) const HELPER_VERB: &str = "storage-helper";
 
 /// A container engine whose storage is a choice of drivers
 #[derive(Debug, Parser)]
-#[command(name = "mica", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "mica",
+    version,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 struct Cli {
+    /// Print version
+    #[arg(short, long, action = ArgAction::Version)]
+    version: Option<bool>,
     /// Keep everything in this directory [default: $MICA_ROOT or /var/lib/mica]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -96,21 +105,39 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let matches = take_dashes(Cli::command()).try_get_matches_from(arguments)?;
+    let matches = as_dockers(Cli::command()).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches)
 }
 
-/// Lets flags take whatever follows them, as Docker's do: `-u -1` is refused for what it says, not for how it begins.
-fn take_dashes(command: clap::Command) -> clap::Command {
-    let has_value = |arg: &clap::Arg| !arg.is_positional() && arg.get_action().takes_values();
-    command
-        .mut_args(|arg| if has_value(&arg) { arg.allow_hyphen_values(true) } else { arg })
-        .mut_subcommands(take_dashes)
+/// Lets flags take what Docker's do: those with a value whatever follows, so that `-u -1` is refused for what it says and not
+/// for how it begins; switches `=true` and `=false`; and the last of several holds.
+fn as_dockers(command: clap::Command) -> clap::Command {
+    command.mut_args(flag_as_dockers).mut_subcommands(as_dockers)
+}
+
+fn flag_as_dockers(arg: clap::Arg) -> clap::Arg {
+    let id = arg.get_id().clone();
+    match arg.get_action() {
+        _ if arg.is_positional() => arg,
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .hide_default_value(true)
+            .hide_possible_values(true)
+            .value_name("BOOL")
+            .overrides_with(id),
+        ArgAction::Set => arg.allow_hyphen_values(true).overrides_with(id),
+        ArgAction::Append => arg.allow_hyphen_values(true),
+        _ => arg,
+    }
 }
 
 /// `refused` is the exit status when the verb is not begun.
 fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
-    let Cli { root, storage_driver, storage_opts, runtime, command } = cli;
+    let Cli { root, storage_driver, storage_opts, runtime, command, .. } = cli;
     let root = root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
     let mut config = Config::new(root.unwrap_or_else(|| DEFAULT_ROOT.into()), registry);
     config.storage_driver = storage_driver;
@@ -151,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        take_dashes(Cli::command()).debug_assert();
+        as_dockers(Cli::command()).debug_assert();
     }
 
     #[test]

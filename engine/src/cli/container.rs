@@ -117,7 +117,7 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
         ContainerCommand::Wait(names) => life::wait(engine, &names),
         ContainerCommand::Rm(flags) => life::remove(engine, &flags),
         ContainerCommand::Rename { container, name } => {
-            engine.rename(&engine.container(&container)?, &name)?;
+            engine.rename(&engine.container(&container)?, plain_name(&name))?;
             Ok(ExitCode::SUCCESS)
         }
         ContainerCommand::Ps(flags) => lists::ps(engine, &flags),
@@ -154,11 +154,16 @@ fn creation(
     command: flags::ImageAndCommand,
     attached: bool,
 ) -> Result<CreateOptions> {
-    let name = settings.name.clone();
+    let name = settings.name.as_deref().map(plain_name).filter(|name| !name.is_empty()).map(str::to_owned);
     let mut settings = settings.settings(engine.config().runtime.clone())?;
     settings.stdin_once = settings.stdin && attached;
     settings.cmd = Some(command.command).filter(|words| !words.is_empty());
     Ok(CreateOptions { image: command.image, name, settings })
+}
+
+/// A name without the slash that `inspect` shows it with.
+fn plain_name(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
 }
 
 /// A failure before the command of a container ran.

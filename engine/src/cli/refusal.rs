@@ -4,9 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use super::{container, print};
+use super::{Cli, container, print};
 use crate::Error;
 
 /// Prints help or a version as they are, and anything else as one line.
@@ -19,13 +20,19 @@ pub(super) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
             return print::text(&text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         ErrorKind::InvalidUtf8 => print::error(&Error::Invalid(not_utf8(arguments))),
-        _ => print::error(&Error::Invalid(one_line(&text))),
+        _ => print::error(&Error::Invalid(one_line(&text, &known(&verb(arguments))))),
     }
     ExitCode::from(container::refusal_status(&verb(arguments)))
 }
 
-/// The sentences of clap's text up to the usage, joined.
-fn one_line(text: &str) -> String {
+/// The verb with a space before it, if there is such a one.
+fn known(verb: &str) -> String {
+    let exists = Cli::command().find_subcommand(verb).is_some();
+    if exists { format!(" {verb}") } else { String::new() }
+}
+
+/// The sentences of clap's text up to the usage, joined, and where to read more.
+fn one_line(text: &str, verb: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let said = text.split("\nUsage:").next().unwrap_or(text);
     let said = said.split("\nFor more information").next().unwrap_or(said);
@@ -34,7 +41,7 @@ fn one_line(text: &str) -> String {
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
         .filter(|part| !part.is_empty())
         .collect();
-    sentences.join("; ") + "; 'mica --help' lists what there is"
+    format!("{}; 'mica{verb} --help' lists what there is", sentences.join("; "))
 }
 
 /// Names what clap only says to be there.
@@ -76,7 +83,7 @@ mod tests {
     fn what_clap_says_becomes_one_line() {
         let refused = |text: &str| {
             let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
-            one_line(&parse(&arguments).unwrap_err().render().to_string())
+            one_line(&parse(&arguments).unwrap_err().render().to_string(), &known(&verb(&arguments)))
         };
         let text = refused("mica imagse");
         assert!(text.starts_with("unrecognized subcommand 'imagse'; tip: "), "{text}");

@@ -49,7 +49,7 @@ impl Table {
     /// As text. `format` is `json`, a template such as `{{.ID}}: {{.Tag}}`, or `table` and a template.
     pub(crate) fn render(&self, format: Option<&str>) -> Result<String> {
         match format {
-            None | Some("table") => {
+            None | Some("" | "table") => {
                 let headings = self.headings();
                 let rows = std::iter::once(&headings).chain(&self.rows).map(|row| row[..self.shown].to_vec());
                 Ok(align(&rows.collect::<Vec<_>>()))

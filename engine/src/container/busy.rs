@@ -31,8 +31,13 @@ impl Busy {
                 busy.note(doing)?;
                 return Ok(busy);
             }
-            if matches!(State::read(dir)?.status, Status::Running | Status::Paused) {
-                return Err(Error::Conflict(format!("container {name} is running; stop it first")));
+            let is = match State::read(dir)?.status {
+                Status::Running => Some("running; stop it first"),
+                Status::Paused => Some("paused; unpause it, or stop it first"),
+                Status::Created | Status::Starting | Status::Exited => None,
+            };
+            if let Some(is) = is {
+                return Err(Error::Conflict(format!("container {name} is {is}")));
             }
             if Instant::now() >= deadline {
                 return Err(Error::Conflict(format!("container {name} {}", holder(dir))));

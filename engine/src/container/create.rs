@@ -142,6 +142,9 @@ fn refuse_limits(settings: &Settings, store: &Store) -> Result<()> {
 /// Completes the settings with what the image says, and refuses what could never run.
 fn settle(mut settings: Settings, image: &Image) -> Result<Settings> {
     settings.inherit(image.config());
+    if settings.args().is_empty() {
+        return Err(Error::Invalid("no command: the image names none, so give one".to_owned()));
+    }
     settings.ulimits.iter().try_for_each(|limit| spec::rlimit(limit).map(drop))?;
     let capabilities = settings.cap_add.iter().chain(&settings.cap_drop);
     capabilities

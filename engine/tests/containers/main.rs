@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod bed;
+mod command_line;
 mod concurrency;
 mod copy;
 mod crash;

@@ -96,13 +96,15 @@ pub(crate) struct Inspect {
 }
 
 pub(super) fn logs(engine: &Engine, flags: &Logs) -> Outcome {
-    let tail =
-        match flags.tail.as_str() {
-            "all" => None,
-            number => Some(number.parse().map_err(|_| {
-                Error::Invalid(format!("--tail '{number}': give a number of lines, or 'all'"))
-            })?),
-        };
+    let tail = match (flags.tail.as_str(), super::flags::whole(&flags.tail)) {
+        ("all", _) => None,
+        // Docker's: a negative number is all.
+        (_, Ok(number)) => usize::try_from(number).ok(),
+        (text, Err(_)) => {
+            let why = format!("--tail '{text}': give a number of lines, or 'all'");
+            return Err(Error::Invalid(why).into());
+        }
+    };
     let time = |text: &Option<String>| text.as_deref().map(parse_time).transpose();
     let options =
         LogOptions { follow: flags.follow, tail, since: time(&flags.since)?, until: time(&flags.until)? };

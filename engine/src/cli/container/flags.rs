@@ -1,5 +1,6 @@
 //! The flags that say how a container runs.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -87,10 +88,10 @@ pub(super) struct SettingsFlags {
     #[arg(short, long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// How many processors it may use
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
     cpus: Option<f64>,
     /// How many processes and threads it may have; -1 is as many as it likes
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = whole)]
     pids_limit: Option<i64>,
     /// Limit what it writes: size=SIZE or inodes=NUMBER
     #[arg(long = "storage-opt", value_name = "OPTION")]
@@ -121,7 +122,7 @@ impl SettingsFlags {
             user: self.user,
             tty: self.tty,
             stdin: self.interactive,
-            hostname: self.hostname.map(hostname).transpose()?,
+            hostname: self.hostname.filter(|name| !name.is_empty()).map(hostname).transpose()?,
             network: network(&self.network)?,
             cgroup_namespace: self.cgroupns.as_deref().map(cgroup_namespace).transpose()?,
             read_only: self.read_only,
@@ -140,6 +141,9 @@ impl SettingsFlags {
         };
         for label in self.labels {
             let (name, value) = label.split_once('=').unwrap_or((&label, ""));
+            if name.is_empty() {
+                return Err(Error::Invalid(format!("invalid label '{label}': write NAME[=VALUE]")));
+            }
             settings.labels.insert(name.to_owned(), value.to_owned());
         }
         self.security.iter().try_for_each(|option| security(&mut settings, option))?;
@@ -148,6 +152,16 @@ impl SettingsFlags {
         refuse_same_target(&settings)?;
         Ok(settings)
     }
+}
+
+/// For flags that take a number.
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "not a number")
+}
+
+/// For flags that take a whole number, be it negative.
+pub(super) fn whole(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "not a whole number")
 }
 
 /// Variables of files, then those of flags over them.
@@ -162,7 +176,10 @@ pub(super) fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<Str
             // One that this command has not got is not set.
             false => match std::env::var(entry) {
                 Ok(value) => set_variable(&mut env, &format!("{entry}={value}")),
-                Err(_) => env.push(entry.to_owned()),
+                Err(VarError::NotPresent) => env.push(entry.to_owned()),
+                Err(VarError::NotUnicode(_)) => {
+                    return Err(Error::Invalid(format!("the value of variable '{entry}' is not UTF-8")));
+                }
             },
         }
         Ok(())
@@ -237,10 +254,11 @@ fn memory(size: ByteSize) -> Result<i64> {
 }
 
 fn nano_cpus(cpus: f64) -> Result<i64> {
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
     // The kernel's shortest share is a millisecond of a tenth of a second.
-    if !(0.01..=65536.0).contains(&cpus) {
+    if !(0.01..=most as f64).contains(&cpus) {
         return Err(Error::Invalid(format!(
-            "--cpus {cpus}: give a number from 0.01 to the processors of the host"
+            "--cpus {cpus}: give a number from 0.01 to {most}, which is how many processors there are"
         )));
     }
     Ok((cpus * 1e9).round() as i64)
@@ -378,7 +396,7 @@ mod tests {
         for bad in ["nofile", "nofile=", "nofile=9:5", "nofile=-1:5", "nofile=-2", "nofile=x"] {
             assert!(ulimit(bad).is_err(), "{bad}");
         }
-        assert_eq!(nano_cpus(1.5).unwrap(), 1_500_000_000);
+        assert_eq!(nano_cpus(0.5).unwrap(), 500_000_000);
         assert!(nano_cpus(0.0).is_err() && nano_cpus(f64::NAN).is_err());
         assert!(memory(ByteSize(100)).is_err());
     }

@@ -85,7 +85,7 @@ pub(crate) struct Exec {
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     /// How long to wait before it is killed; -1 is for ever
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = STOP_SECONDS, allow_negative_numbers = true)]
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", default_value_t = STOP_SECONDS, value_parser = flags::whole)]
     time: i64,
     /// Names or ids of containers
     #[arg(required = true, value_name = "CONTAINER")]
@@ -300,6 +300,8 @@ pub(super) fn remove(engine: &Engine, flags: &Remove) -> Outcome {
         };
         match removed {
             Ok(()) => print::line(name)?,
+            // What is not there is as gone as it was to be.
+            Err(error @ Error::NoSuch { .. }) if flags.force => print::error(&error),
             Err(error) => {
                 print::error(&error);
                 status = ExitCode::FAILURE;

@@ -21,6 +21,9 @@ pub(crate) struct Ps {
     /// The newest one, whatever it does
     #[arg(short, long)]
     latest: bool,
+    /// So many of the newest, whatever they do; -1 is all
+    #[arg(short = 'n', long, value_name = "NUMBER", value_parser = super::flags::whole)]
+    last: Option<i64>,
     /// Only those with this: ancestor=, exited=, id=, label=, name=, status=
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
@@ -49,32 +52,33 @@ const SHOWN: &str =
 
 pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
     let filters = Filters::parse(engine, &flags.filters)?;
-    let all = flags.all || flags.latest || filters.want_all();
+    let last = if flags.latest { Some(1) } else { flags.last };
+    let all = flags.all || last.is_some() || filters.want_all();
+    let mut room = last.and_then(|last| usize::try_from(last).ok()).unwrap_or(usize::MAX);
     let mut table = Table::new(&COLUMNS, COLUMNS.len());
     let mut ids = String::new();
     let listing = engine.list_containers()?;
     print::damage(&listing);
     for (container, state) in listing.found {
         // One that removes itself may have gone meanwhile.
-        let is_shown = (all || state.status.is_live()) && container.dir().exists();
+        let is_shown = room > 0 && (all || state.status.is_live()) && container.dir().exists();
         if !is_shown || !filters.take(&container, &state) {
             continue;
         }
+        room -= 1;
         let id = if flags.list.no_trunc { container.id() } else { short(container.id()) };
         ids.push_str(id);
         ids.push('\n');
         if !flags.list.quiet {
             table.row(row(engine, flags, &container, &state)?);
         }
-        if flags.latest {
-            break;
-        }
     }
     if flags.list.quiet && flags.list.format.is_none() {
         print::text(&ids)?;
     } else {
         let shown = if flags.size { format!("{SHOWN}\t{{{{.Size}}}}") } else { SHOWN.to_owned() };
-        let format = flags.list.format.as_deref().filter(|format| *format != "table").unwrap_or(&shown);
+        let format =
+            flags.list.format.as_deref().filter(|format| !matches!(*format, "" | "table")).unwrap_or(&shown);
         print::text(&table.render(Some(format))?)?;
     }
     Ok(ExitCode::SUCCESS)
