@@ -179,9 +179,10 @@ impl Tool {
         let last = text.lines().next_back().unwrap_or("it failed and says nothing");
         let said =
             last.split_once("msg=").map_or(last, |(_, said)| said).trim_matches('"').replace("\\\"", "\"");
-        let any = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
+        let lower = said.to_lowercase();
+        let any = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
         let status = match () {
-            () if any(&["executable file not found", "no such file or directory"]) => 127,
+            () if any(&["file not found", "not found in $path", "no such file"]) => 127,
             () if any(&["permission denied", "exec format error", "is a directory"]) => 126,
             () => 125,
         };
@@ -214,6 +215,9 @@ mod tests {
         fs::write(&log, line).unwrap();
         let Error::Runtime { status, text } = tool.said(&log, "run 'runc create'") else { panic!() };
         assert_eq!(status, 127);
+        fs::write(&log, "executable file `nosuch` not found in $PATH").unwrap();
+        let Error::Runtime { status: of_crun, .. } = tool.said(&log, "run 'crun create'") else { panic!() };
+        assert_eq!(of_crun, 127);
         assert!(text.ends_with("exec: \"nosuch\": executable file not found in $PATH"), "{text}");
         let _ = null().unwrap().as_fd();
     }

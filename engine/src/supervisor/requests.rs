@@ -1,6 +1,7 @@
 //! What clients ask of a supervisor, and what they get.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use mica_runtime::Io;
 use oci_spec::runtime::Process;
@@ -72,7 +73,11 @@ impl Serve<'_> {
         let null = null()?;
         let stream = |number: usize| fds.get(number).unwrap_or(&null).as_fd();
         let io = Io { stdin: stream(0), stdout: stream(1), stderr: stream(2) };
-        let running = self.stage.machine()?.exec(&process, &io)?;
+        let running = self.stage.machine()?.exec(&process, &io);
+        if running.is_err() {
+            self.failed_exec = Some(Instant::now());
+        }
+        let running = running?;
         let console = running.console.as_ref().map(OwnedFd::try_clone).transpose();
         let console = console.map_err(Error::io(|| "hand out a terminal"))?;
         let answer = Answer::Started { pid: running.pid, notes: running.notes.clone() };

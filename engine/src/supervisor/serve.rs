@@ -28,6 +28,8 @@ pub(crate) struct Serve<'e> {
     pub(super) execs: Vec<Exec>,
     /// How the first process ended, and when that was seen.
     ended: Option<(Exit, Instant)>,
+    /// When another runtime failed to make a process last.
+    pub(super) failed_exec: Option<Instant>,
     /// What went wrong on the way, told at the end.
     pub(super) failures: Vec<String>,
     notes: Vec<String>,
@@ -86,6 +88,7 @@ impl<'e> Serve<'e> {
             clients: Vec::new(),
             execs: Vec::new(),
             ended: None,
+            failed_exec: None,
             failures: Vec::new(),
             notes,
         };
@@ -127,11 +130,12 @@ impl<'e> Serve<'e> {
                     return;
                 }
             };
-            if ready.is_empty() && !self.is_blocked() {
+            if ready.is_empty() && self.ended.is_some() && !self.is_blocked() {
                 // After the end a source with nothing to give is one that somebody else holds open.
                 self.ours.sources.clear();
             }
             ready.into_iter().for_each(|token| self.handle(token));
+            self.children();
             self.bury();
         }
     }
@@ -173,7 +177,7 @@ impl<'e> Serve<'e> {
         let (tokens, mut fds): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
         let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         loop {
-            match poll(&mut fds, ended.then_some(&soon)) {
+            match poll(&mut fds, (ended || self.has_orphans()).then_some(&soon)) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,
@@ -183,12 +187,19 @@ impl<'e> Serve<'e> {
         Ok(ready.map(|(token, _)| *token).collect())
     }
 
+    /// Whether a child may end that no descriptor tells of: a runtime that failed can leave one in the container, whose pid
+    /// namespace does not end before this process has reaped it.
+    fn has_orphans(&self) -> bool {
+        self.failed_exec.is_some_and(|since| since.elapsed() < PATIENCE)
+    }
+
     fn handle(&mut self, token: Token) {
         match token {
             Token::Listener => self.accept(),
             Token::Client(index) => self.client(index),
             Token::Source(index) => self.output(index),
-            Token::Child => self.children(),
+            // Children are reaped after every round.
+            Token::Child => {}
             Token::Console(index) => self.discard(index),
         }
     }
