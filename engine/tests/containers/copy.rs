@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::bed::{Bed, each, once};
+use crate::bed::{Bed, each_runtime, once};
 
 /// Does the same to a container that runs and to one that does not.
 fn both(test: impl Fn(&Bed, &str)) {
-    each(|bed| {
+    each_runtime(|bed| {
         bed.ok(&["create", "--name", "still", "busybox", "true"]);
         bed.ok(&["run", "-d", "--name", "live", "busybox", "sleep", "100"]);
         for name in ["still", "live"] {

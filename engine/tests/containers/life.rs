@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Answer, each, each_runtime, eventually, kill, once};
+use crate::bed::{Answer, each_runtime, either_runtime, eventually, kill, once};
 
 #[test]
 fn the_exit_status_is_the_containers_own() {
@@ -31,7 +31,7 @@ fn an_empty_command_is_not_found() {
 /// Docker's daemon refuses the start, whatever the reason; only `run` tells reasons apart.
 #[test]
 fn to_start_what_cannot_be_executed_is_status_1() {
-    once(|bed| {
+    either_runtime(|bed| {
         for (name, command) in [("missing", "nosuch"), ("directory", "/etc"), ("empty", "")] {
             bed.ok(&["create", "--name", name, "busybox", command]);
             bed.fails(1, &["start", name]);
@@ -62,7 +62,7 @@ fn what_cannot_be_run_is_status_125_and_leaves_nothing() {
                 "busybox",
                 "true",
             ]);
-            let answer = crate::bed::Answer::from(command.output().unwrap());
+            let answer = Answer::from(command.output().unwrap());
             assert_eq!(answer.status, Some(125), "{verb}: {answer:?}");
             assert!(answer.err.contains("those that exist are: "), "{answer:?}");
         }
@@ -120,7 +120,7 @@ fn the_short_flag_h_is_the_hostname_as_dockers() {
 
 #[test]
 fn writes_of_the_first_run_are_there_in_the_second() {
-    each(|bed| {
+    each_runtime(|bed| {
         bed.ok(&["create", "--name", "c", "busybox", "sh", "-c", "echo run >> /log; wc -l < /log"]);
         assert_eq!(bed.ok(&["start", "-a", "c"]).trim(), "1");
         assert_eq!(bed.ok(&["start", "-a", "c"]).trim(), "2");
@@ -142,7 +142,7 @@ fn a_container_that_removes_itself_leaves_nothing_however_it_ends() {
 
 #[test]
 fn a_stop_asks_first_with_the_signal_that_was_chosen() {
-    once(|bed| {
+    either_runtime(|bed| {
         let script = "trap 'echo asked; exit 5' USR1; echo up; while true; do sleep 0.05; done";
         bed.ok(&["run", "-d", "--name", "a", "--stop-signal", "USR1", "busybox", "sh", "-c", script]);
         eventually("the trap is set", || bed.ok(&["logs", "a"]) == "up\n");
@@ -159,7 +159,7 @@ fn a_stop_asks_first_with_the_signal_that_was_chosen() {
 
 #[test]
 fn signals_reach_the_container_by_name_number_and_through_the_client() {
-    once(|bed| {
+    either_runtime(|bed| {
         let script =
             "trap 'echo hup' HUP; trap 'echo term; exit 9' TERM; echo up; while true; do sleep 0.05; done";
         let mut client = bed.spawn(&mut bed.command(&["run", "--name", "t", "busybox", "sh", "-c", script]));
@@ -191,7 +191,7 @@ fn input_ends_when_the_clients_does_while_output_goes_on() {
 
 #[test]
 fn the_two_streams_stay_apart_and_no_byte_is_lost() {
-    once(|bed| {
+    either_runtime(|bed| {
         let script = "seq 1 30000; echo oops >&2; exit 4";
         let answer = bed.run(&["run", "--name", "o", "busybox", "sh", "-c", script]);
         let expected: String = (1..=30_000).map(|number| format!("{number}\n")).collect();
@@ -204,7 +204,7 @@ fn the_two_streams_stay_apart_and_no_byte_is_lost() {
 
 #[test]
 fn a_container_outlives_its_client() {
-    once(|bed| {
+    either_runtime(|bed| {
         let script = "echo one; while ! test -e /go; do sleep 0.02; done; echo two";
         let mut client = bed.spawn(&mut bed.command(&["run", "--name", "c", "busybox", "sh", "-c", script]));
         let mut one = [0; 4];
@@ -220,7 +220,7 @@ fn a_container_outlives_its_client() {
 
 #[test]
 fn a_client_whose_reader_is_gone_ends_and_the_container_does_not() {
-    once(|bed| {
+    either_runtime(|bed| {
         let script = "while ! test -e /go; do echo line; sleep 0.01; done";
         let mut client = bed.spawn(&mut bed.command(&["run", "--name", "c", "busybox", "sh", "-c", script]));
         drop(client.stdout.take());
@@ -282,7 +282,7 @@ fn paused_processes_do_not_go_on_until_they_may() {
 
 #[test]
 fn a_renamed_container_is_found_by_its_new_name_alone() {
-    once(|bed| {
+    either_runtime(|bed| {
         // A name of hexadecimal digits could begin the id of a container, too.
         bed.ok(&["create", "--name", "old", "busybox", "true"]);
         bed.ok(&["create", "--name", "b", "busybox", "true"]);

@@ -1,10 +1,10 @@
 //! What a container printed.
 
-use crate::bed::{each, eventually, once};
+use crate::bed::{each_runtime, either_runtime, eventually};
 
 #[test]
 fn a_log_is_shown_from_an_end_from_a_time_and_with_times() {
-    once(|bed| {
+    either_runtime(|bed| {
         bed.ok(&[
             "run",
             "--name",
@@ -31,7 +31,7 @@ fn a_log_is_shown_from_an_end_from_a_time_and_with_times() {
 
 #[test]
 fn following_ends_with_the_container_and_misses_nothing() {
-    each(|bed| {
+    each_runtime(|bed| {
         let script = "while ! test -e /go; do sleep 0.02; done; seq 1 5000";
         bed.ok(&["run", "-d", "--rm", "--name", "c", "busybox", "sh", "-c", script]);
         let follow = bed.spawn(&mut bed.command(&["logs", "-f", "c"]));
@@ -48,7 +48,7 @@ fn following_ends_with_the_container_and_misses_nothing() {
 
 #[test]
 fn a_log_keeps_to_its_limits_and_is_read_across_its_files() {
-    once(|bed| {
+    either_runtime(|bed| {
         let limits = ["--log-opt", "max-size=4k", "--log-opt", "max-file=3"];
         bed.ok(&[
             &["run", "--name", "c"],

@@ -1,10 +1,10 @@
 //! What an operator types, from the first image to an empty list.
 
-use crate::bed::{each_runtime, eventually};
+use crate::bed::{eventually, every_runtime};
 
 #[test]
 fn a_container_is_run_changed_committed_and_removed() {
-    each_runtime(|bed| {
+    every_runtime(|bed| {
         let data = bed.path("data");
         let volume = format!("{}:/data", data.display());
         bed.ok(&[
@@ -40,7 +40,7 @@ fn a_container_is_run_changed_committed_and_removed() {
 
 #[test]
 fn a_detached_container_is_entered_followed_stopped_and_removed() {
-    each_runtime(|bed| {
+    every_runtime(|bed| {
         let id = bed.ok(&[
             "run",
             "-d",
