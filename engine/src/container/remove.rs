@@ -29,23 +29,34 @@ impl Engine {
     }
 
     fn remove_now(&self, container: &Container, force: bool, volumes: bool) -> Result<()> {
-        let state = self.state(container)?;
-        if state.status.is_live() {
-            if !force {
-                let is = if state.status == Status::Starting { "being started" } else { state.status.word() };
-                return Err(Error::Conflict(format!(
-                    "cannot remove container {}: it is {is}; stop it first, or remove it with -f",
-                    container.name(),
-                )));
-            }
-            self.kill_and_wait(container)?;
-            if !container.dir().exists() {
+        loop {
+            let was_live = self.end_for_removal(container, force)?;
+            if was_live && !container.dir().exists() {
                 // It was to remove itself.
                 return Ok(());
             }
+            match Busy::take(container.dir(), container.name(), "being removed") {
+                // Somebody has started it again.
+                Err(Error::Conflict(_)) if force && self.state(container)?.status.is_live() => {}
+                busy => return self.discard(container, &busy?, volumes),
+            }
         }
-        let busy = Busy::take(container.dir(), container.name(), "being removed")?;
-        self.discard(container, &busy, volumes)
+    }
+
+    /// Kills a container that runs, or without `force` refuses to. Returns whether it ran.
+    fn end_for_removal(&self, container: &Container, force: bool) -> Result<bool> {
+        let state = self.state(container)?;
+        if !state.status.is_live() {
+            return Ok(false);
+        }
+        if !force {
+            let is = if state.status == Status::Starting { "being started" } else { state.status.word() };
+            return Err(Error::Conflict(format!(
+                "cannot remove container {}: it is {is}; stop it first, or remove it with -f",
+                container.name(),
+            )));
+        }
+        self.kill_and_wait(container).map(|()| true)
     }
 
     /// Removes a container whose record or state cannot be read, and does not run. Where it is the record, the container's layer

@@ -45,6 +45,20 @@ fn a_container_is_removed_once_however_many_remove_it() {
 }
 
 #[test]
+fn a_forced_removal_is_not_refused_because_somebody_starts_the_container_again() {
+    once(|bed| {
+        for _ in 0..4 {
+            bed.ok(&["run", "-d", "--name", "c", "busybox", "sleep", "100"]);
+            let restarts: Vec<_> =
+                (0..3).map(|_| bed.spawn(&mut bed.command(&["restart", "-t", "0", "c"]))).collect();
+            bed.ok(&["rm", "-f", "c"]);
+            restarts.into_iter().for_each(|restart| drop(restart.wait_with_output().unwrap()));
+            assert_eq!(bed.ok(&["ps", "-aq"]), "");
+        }
+    });
+}
+
+#[test]
 fn many_run_at_once_and_nothing_is_left() {
     each(|bed| {
         let run = |number: usize| {
