@@ -30,12 +30,7 @@ impl Container {
     /// The bundle of this container.
     pub(crate) fn spec(&self, bundled: &Bundled<'_>) -> Result<Spec> {
         let settings = &self.record.settings;
-        let args = settings.args();
-        if args.is_empty() {
-            let text = "no command: the image names none, so give one".to_owned();
-            return Err(Error::Runtime { status: 125, text });
-        }
-        let mut spec = default_spec(bundled.rootfs, &args);
+        let mut spec = default_spec(bundled.rootfs, &settings.args());
         let capabilities = capabilities(settings)?;
         if let Some(process) = spec.process_mut() {
             self.process(process, bundled, &capabilities)?;
