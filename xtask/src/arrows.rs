@@ -1,9 +1,11 @@
 //! `cargo xtask arrows`: the rules of the house that no compiler checks.
 
 use crate::Result;
+use crate::cited;
 use crate::options::Options;
 use crate::source::{self, Line};
 use crate::tree::{self, Crate};
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,10 +27,13 @@ pub(crate) fn verb(_: &Options) -> Result<ExitCode> {
     }
     let drivers: Vec<&str> = normal.iter().filter_map(|krate| krate.dir.strip_prefix("drivers/")).collect();
     let files = source::files()?;
+    let mut defined = HashSet::new();
     for path in &files {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         findings.extend(in_file(path, &text, &drivers));
+        defined.extend(cited::defined(&text).map(str::to_owned));
     }
+    findings.extend(cited::missing(&defined)?);
     for finding in &findings {
         println!("{finding}");
     }

@@ -4,6 +4,7 @@
 
 mod arrows;
 mod bench;
+mod cited;
 mod demo;
 mod fuzz;
 mod leaks;
