@@ -148,7 +148,7 @@ mod tests {
         #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn cve_2026_47262_whatever_the_files_hold_a_user_has_numbers_or_is_refused(
+        fn whatever_the_files_hold_a_user_has_numbers_or_is_refused(
             passwd in r"([a-z0-9:,\-\x00\n]|\PC){0,60}", groups in r"([a-z0-9:,\-\x00\n]|\PC){0,60}",
             user in "[a-c0-9:]{0,3}",
         ) {
@@ -158,6 +158,19 @@ mod tests {
                 assert!(id <= LARGEST);
             }
         }
+    }
+
+    #[test]
+    fn cve_2026_47262_a_list_without_end_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        for name in ["passwd", "group"] {
+            let file = File::create(dir.path().join("etc").join(name)).unwrap();
+            // A hole of a tebibyte, for which no memory has room.
+            file.set_len(1 << 40).unwrap();
+        }
+        let root = File::open(dir.path()).unwrap();
+        assert_eq!(resolve(root.as_fd(), "7").unwrap().uid(), 7);
     }
 
     #[test]
