@@ -17,6 +17,7 @@ cases![
     the_supervisors_memory_is_closed_to_its_own_user,
     the_hosts_processes_cannot_be_named,
     release_agents_cannot_be_set,
+    a_setting_of_the_kernel_is_not_written_to_a_file_of_the_images,
 ];
 
 /// The command that makes a container execute the program of whoever makes it (CVE-2019-5736): this very
@@ -95,4 +96,17 @@ fn release_agents_cannot_be_set() {
         "for f in /sys/fs/cgroup/*/; do mkdir $f/x && echo bad; echo 1 > $f/notify_on_release && echo bad; done; true",
     );
     assert!(!bed.run().output.contains("bad"));
+}
+
+fn a_setting_of_the_kernel_is_not_written_to_a_file_of_the_images() {
+    // CVE-2025-52881: what was to go to /proc went where the image led it.
+    let mut bed = Bed::new("true");
+    let mounts = bed.spec.mounts_mut().as_mut().unwrap();
+    mounts.retain(|mount| mount.destination() != Path::new("/proc"));
+    let setting = bed.root().join("proc/sys/net/ipv4/ip_unprivileged_port_start");
+    fs::create_dir_all(setting.parent().unwrap()).unwrap();
+    fs::write(&setting, "the image's").unwrap();
+    let failure = bed.create().unwrap_err();
+    assert!(failure.text.starts_with("setting sysctl"), "{}", failure.text);
+    assert_eq!(fs::read_to_string(&setting).unwrap(), "the image's");
 }
