@@ -68,7 +68,6 @@ impl Child<'_> {
         let what = || "opening the container's /";
         let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .context(what)?;
-        make_missing_directory(root.as_fd(), &plan)?;
         let terminal = open_terminal(root.as_fd(), &plan)?;
         self.connect(terminal.as_ref())?;
         let (prepared, more) = process::prepare(&mut plan)?;
@@ -98,16 +97,6 @@ impl Child<'_> {
 
 fn open_terminal(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<Option<Terminal>> {
     plan.terminal.map(|size| Terminal::open(root, size, plan.uid)).transpose()
-}
-
-/// A working directory that is missing from a read-only root is reported when it is entered.
-fn make_missing_directory(root: BorrowedFd<'_>, plan: &ProcessPlan) -> Result<()> {
-    match process::make_directory(root, &plan.cwd) {
-        Err(crate::Error::Os { source, .. }) if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
-            Ok(())
-        }
-        made => made,
-    }
 }
 
 /// Joins and completes the namespaces that clone made.

@@ -12,6 +12,7 @@ cases![
     a_failed_exec_leaves_no_zombie_and_lets_the_container_end,
     a_joined_process_reports_its_own_status,
     a_joined_process_may_be_another_user_elsewhere,
+    a_working_directory_that_is_missing_is_not_made_for_a_joined_process,
     the_container_ends_with_its_first_process_and_all_others,
     nothing_joins_a_container_that_has_ended,
     nothing_joins_a_container_before_its_start,
@@ -92,8 +93,18 @@ fn a_joined_process_may_be_another_user_elsewhere() {
     let mut process = bed.joining(&["sh", "-c", "id -u; id -G; pwd; echo $X; grep CapEff /proc/self/status"]);
     let mut user = process.user().clone();
     user.set_uid(5).set_gid(6).set_additional_gids(Some(vec![7]));
-    process.set_user(user).set_cwd("/tmp/new".into()).set_env(Some(vec!["PATH=/bin".into(), "X=y".into()]));
-    assert_eq!(bed.exec_process(&process).output, "5\n6 7\n/tmp/new\ny\nCapEff:\t0000000000000000\n");
+    process.set_user(user).set_cwd("/tmp".into()).set_env(Some(vec!["PATH=/bin".into(), "X=y".into()]));
+    assert_eq!(bed.exec_process(&process).output, "5\n6 7\n/tmp\ny\nCapEff:\t0000000000000000\n");
+}
+
+fn a_working_directory_that_is_missing_is_not_made_for_a_joined_process() {
+    let mut bed = Bed::with_command(&["sleep", "1000"]);
+    bed.up();
+    let mut process = bed.joining(&["true"]);
+    process.set_cwd("/no/such".into());
+    let failure = bed.supervisor.exec(&process, &bed.path("exec")).unwrap_err();
+    assert!(failure.text.starts_with("entering the working directory /no/such: "), "{}", failure.text);
+    assert!(!bed.root().join("no").exists());
 }
 
 fn the_container_ends_with_its_first_process_and_all_others() {
