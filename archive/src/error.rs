@@ -27,6 +27,15 @@ pub enum Error {
         /// Which rule it breaks.
         reason: String,
     },
+    /// A member has an extended attribute that this host cannot keep, and the policy is to keep all. With the other policy
+    /// ([`UnsupportedXattrs::Warn`](crate::apply::UnsupportedXattrs)) the layer can be applied without it.
+    #[error("archive member '{path}' has an attribute that cannot be kept: {reason}")]
+    Attribute {
+        /// The member, with unprintable bytes escaped.
+        path: String,
+        /// Which attribute, and why.
+        reason: String,
+    },
     /// A limit was reached that protects the host: window, header, ratio.
     #[error("archive refused: {what} is {found}, more than the limit of {limit}")]
     Limit {

@@ -16,6 +16,8 @@ pub(super) type Attempt<T = ()> = Result<T, Fault>;
 pub(super) enum Fault {
     /// The member asks for what a layer may not hold.
     Refused(String),
+    /// It has an attribute that cannot be kept, and that was not to be left out.
+    Attribute(String),
     /// A call failed while this was being done.
     Io(&'static str, io::Error),
     /// Said in full already.
@@ -27,6 +29,7 @@ impl Fault {
         let path = if member.is_empty() { "/".into() } else { printable(member) };
         match self {
             Self::Refused(reason) => Error::Refused { path, reason },
+            Self::Attribute(reason) => Error::Attribute { path, reason },
             Self::Io(doing, source) => {
                 Error::Io { doing: format!("{doing} archive member '{path}'"), source }
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::fault::{Attempt, printable, refuse};
+use super::fault::{Attempt, Fault, printable};
 use super::metadata::{ACCESS_ACL, DEFAULT_ACL};
 use super::{Applied, UnsupportedXattrs};
 use crate::acl::Acl;
@@ -44,9 +44,9 @@ pub(super) fn translate<'e>(
             None if key.starts_with(pax::ACL) => "it is no POSIX ACL".to_owned(),
             None => "it is no base64".to_owned(),
         };
-        let reason = format!("its {} was not understood: {reason}", printable(&key));
+        let reason = format!("{} was not understood: {reason}", printable(&key));
         match unsupported {
-            UnsupportedXattrs::Strict => return refuse(reason),
+            UnsupportedXattrs::Strict => return Err(Fault::Attribute(reason)),
             UnsupportedXattrs::Warn => applied.warn(format!("'{}': {reason}", printable(&entry.path))),
         }
     }

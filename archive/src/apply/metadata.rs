@@ -197,8 +197,13 @@ impl Target<'_> {
             }
             match self.set_xattr(name, value) {
                 Ok(()) => {}
-                Err(errno) if unsupported(errno) && rules.unsupported == UnsupportedXattrs::Warn => applied
-                    .warn(format!("'{}' lost its attribute {}: {errno}", printable(member), printable(name))),
+                Err(errno) if unsupported(errno) => match rules.unsupported {
+                    UnsupportedXattrs::Strict => {
+                        return Err(Fault::Attribute(format!("{}: {errno}", printable(name))));
+                    }
+                    UnsupportedXattrs::Warn => applied
+                        .warn(format!("'{}' lost its attribute {}: {errno}", printable(member), printable(name))),
+                },
                 Err(errno) => {
                     let doing =
                         format!("setting {} of archive member '{}'", printable(name), printable(member));

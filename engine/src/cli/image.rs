@@ -251,7 +251,8 @@ fn open(path: Option<&PathBuf>, reader: &str) -> Result<File> {
     duplicate.map(File::from).map_err(Error::io(|| "open standard input".to_owned()))
 }
 
-/// Names the archive that an error is about, and says what is `taken` where it is none from its first byte on.
+/// Names the archive that an error is about, and says what would work: what is `taken`, where it is none from its first
+/// byte on.
 fn of_archive<'a>(
     verb: &'a str,
     path: Option<&'a PathBuf>,
@@ -261,13 +262,16 @@ fn of_archive<'a>(
     const HEADER: u64 = 512;
     move |error| {
         let source = path.map_or_else(|| "standard input".to_owned(), |path| format!("'{}'", path.display()));
-        let is_another =
-            matches!(&error, Error::Archive(mica_archive::Error::Corrupt { offset: ..HEADER, .. }));
-        let error = Error::doing(|| format!("{verb} {source}"))(error);
-        if !is_another {
-            return error;
-        }
-        Error::Invalid(format!("{error}; give {taken}, plain or compressed with gzip, zstd, xz or bzip2"))
+        let advice = match &error {
+            Error::Archive(mica_archive::Error::Corrupt { offset: ..HEADER, .. }) => {
+                format!("give {taken}, plain or compressed with gzip, zstd, xz or bzip2")
+            }
+            Error::Archive(mica_archive::Error::Attribute { .. }) => {
+                "'--xattrs warn' goes on without it".to_owned()
+            }
+            _ => return Error::doing(|| format!("{verb} {source}"))(error),
+        };
+        Error::Invalid(format!("{}; {advice}", Error::doing(|| format!("{verb} {source}"))(error)))
     }
 }
 
