@@ -201,8 +201,11 @@ impl Target<'_> {
                     UnsupportedXattrs::Strict => {
                         return Err(Fault::Attribute(format!("{}: {errno}", printable(name))));
                     }
-                    UnsupportedXattrs::Warn => applied
-                        .warn(format!("'{}' lost its attribute {}: {errno}", printable(member), printable(name))),
+                    UnsupportedXattrs::Warn => applied.warn(format!(
+                        "'{}' lost its attribute {}: {errno}",
+                        printable(member),
+                        printable(name)
+                    )),
                 },
                 Err(errno) => {
                     let doing =
