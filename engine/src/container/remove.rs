@@ -4,7 +4,7 @@ use std::fs;
 
 use mica_core::failpoint;
 
-use super::attach::PAUSE;
+use super::attach::{Event, PAUSE};
 use super::state::{State, Status};
 use super::{Busy, Container, names, signal};
 use crate::supervisor::wire::Request;
@@ -139,8 +139,12 @@ impl Engine {
     fn kill_and_wait(&self, container: &Container) -> Result<()> {
         let number = signal::require("KILL")?;
         while self.state(container)?.status.is_live() {
-            match container.ask(&Request::Signal { number, all: true }) {
-                Ok(_) => return self.wait(container).map(drop),
+            // Connected before it is killed, or this would wait for the end of the next run where somebody starts it again.
+            let attached = self.attach(container, false, false);
+            let told = attached
+                .and_then(|attached| container.ask(&Request::Signal { number, all: true }).map(|_| attached));
+            match told {
+                Ok(attached) => while !matches!(attached.next()?, Event::Exited(..)) {},
                 // It is on its way up or down.
                 Err(Error::Conflict(_) | Error::Runtime { .. }) => std::thread::sleep(PAUSE),
                 Err(error) => return Err(error),
