@@ -107,6 +107,23 @@ impl Bed {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// Imports an image that has busybox, its shell, and these members.
+    pub(crate) fn import(&self, name: &str, members: &[(&str, Kind, &[u8])]) {
+        let program = program();
+        let size = program.len() as u64;
+        let own = [
+            ("bin/", Kind::Directory, &b""[..]),
+            ("bin/busybox", Kind::File { size, sparse: None }, &program),
+            ("bin/sh", Kind::Symlink(b"busybox".to_vec()), b""),
+        ];
+        let mut tar = Writer::new(Vec::new());
+        for (path, kind, mut content) in own.into_iter().chain(members.iter().cloned()) {
+            tar.append(&entry(path, kind, 0o755), &mut content).unwrap();
+        }
+        let file = self.file("members.tar", &tar.finish().unwrap());
+        self.ok(&["import", &file, name]);
+    }
+
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = if self.runtime == Some("crun") { without_unified() } else { Command::new(MICA) };
         command.arg("--root").arg(self.root()).args(["--storage-driver", &self.driver]);
@@ -272,14 +289,21 @@ impl From<Output> for Answer {
     }
 }
 
+fn program() -> Vec<u8> {
+    fs::read("/bin/busybox").expect("busybox-static is installed")
+}
+
+fn entry(path: &str, kind: Kind, mode: u32) -> Entry {
+    let (mtime, xattrs) = (Time { seconds: 1_700_000_000, nanoseconds: 0 }, Vec::new());
+    Entry { path: path.into(), kind, mode, uid: 0, gid: 0, mtime, xattrs }
+}
+
 /// The tarball of a small root file system around the host's static busybox.
 fn busybox() -> Vec<u8> {
-    let program = fs::read("/bin/busybox").expect("busybox-static is installed");
+    let program = program();
     let mut tar = Writer::new(Vec::new());
     let mut put = |path: &str, kind: Kind, mode: u32, content: &[u8]| {
-        let (mtime, xattrs) = (Time { seconds: 1_700_000_000, nanoseconds: 0 }, Vec::new());
-        let entry = Entry { path: path.into(), kind, mode, uid: 0, gid: 0, mtime, xattrs };
-        tar.append(&entry, &mut &content[..]).unwrap();
+        tar.append(&entry(path, kind, mode), &mut &content[..]).unwrap();
     };
     for directory in ["bin/", "etc/", "root/", "tmp/", "srv/"] {
         put(directory, Kind::Directory, if directory == "tmp/" { 0o1777 } else { 0o755 }, b"");

@@ -9,6 +9,7 @@ mod copy;
 mod crash;
 mod damage;
 mod exec;
+mod hostile;
 mod init_layer;
 mod life;
 mod limits;
