@@ -135,7 +135,11 @@ impl Root {
     }
 
     fn initialise(&self) -> Result<()> {
-        self.refuse_foreign()?;
+        match self.refuse_foreign() {
+            // Another command made it since it was looked at, and goes on to fill it.
+            Err(_) if self.is_of_this_format()? => return Ok(()),
+            other => other?,
+        }
         let _lock = self.lock()?;
         // It may have been there, or be a file system of its own, with the mode of any directory (CVE-2021-41091).
         fs::set_permissions(&self.path, Permissions::from_mode(0o700))
