@@ -108,15 +108,15 @@ fn extract(tree: &Mounted, members: &[Member]) -> Verdict {
     extractor.finish().map(drop).doing(|| "extract")
 }
 
-/// Fills a layer with a tarball.
-pub(crate) fn apply_tar(bench: &Bench<'_>, layer: &impl Holds, tar: &[u8]) -> Verdict {
+/// Fills a layer with a tarball, and says how many bytes of content that was.
+pub(crate) fn apply_tar(bench: &Bench<'_>, layer: &impl Holds, tar: &[u8]) -> Verdict<u64> {
     bench.mount(layer, How::Apply)?.visit(|tree| {
         let mut extractor = extractor(tree)?;
         let mut reader = Reader::new(tar);
         while let Some(entry) = reader.next().doing(|| "read the tarball")? {
             extractor.entry(&entry, &mut reader.content()).doing(|| "extract")?;
         }
-        extractor.finish().map(drop).doing(|| "extract")
+        extractor.finish().map(|applied| applied.bytes).doing(|| "extract")
     })
 }
 

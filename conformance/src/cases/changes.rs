@@ -13,7 +13,7 @@ use crate::files::{
     append, chmod, chown, link, mkdir, patch, remove, rename, set_time, set_xattr, symlink, write,
 };
 use crate::members::apply_tar;
-use crate::outcome::{Doing, Verdict};
+use crate::outcome::{Doing, Verdict, ensure};
 use crate::tree::{Snapshot, Times};
 use crate::twin::Twin;
 
@@ -39,7 +39,8 @@ list! {
     "changes-of-writable" changes_of_writable =
         "the layer may be writable; the changes are those that it has by then";
     "changes-apply-to-a-sibling" changes_apply_to_a_sibling =
-        "the changes as a tarball, applied to another child of the parent, make the same tree";
+        "the changes as a tarball, applied to another child of the parent, make the same tree, and hold the content of \
+        what differs and no more";
 }
 
 /// Checks each layer against the one below it.
@@ -116,7 +117,7 @@ fn changes_of_nothing(bench: Bench<'_>) -> Verdict {
 fn changes_of_base(bench: Bench<'_>) -> Verdict {
     let empty = bench.layer("empty", None, |_| Ok(()))?;
     let listed = bench.snapshot(&empty)?.nodes.len();
-    crate::outcome::ensure!(listed == 1, "the empty layer shows {listed} nodes, expected its root");
+    ensure!(listed == 1, "the empty layer shows {listed} nodes, expected its root");
     check(&bench, &empty, None).map_err(|stop| stop.within("an empty base layer"))?;
     let mut twin = bench.twin("base")?;
     twin.layer(|tree| {
@@ -231,8 +232,14 @@ fn changes_apply_to_a_sibling(bench: Bench<'_>) -> Verdict {
         archive.finish().doing(|| "finish the tarball")
     })?;
     let sibling = bench.create("sibling", Some(&base))?;
-    apply_tar(&bench, &sibling, &tar)?;
+    let applied = apply_tar(&bench, &sibling, &tar)?;
     let sibling = bench.commit(sibling)?;
     let shown: Snapshot = bench.snapshot(&layer)?;
-    bench.snapshot(&sibling)?.expect(&shown, Times::OfFiles)
+    bench.snapshot(&sibling)?.expect(&shown, Times::OfFiles)?;
+    let changed = shown.changed(&bench.snapshot(&base)?);
+    let first_names =
+        changed.iter().filter_map(|path| shown.nodes.get(path)).filter(|node| node.same_as.is_none());
+    let differs: u64 = first_names.map(|node| node.size).sum();
+    ensure!(applied == differs, "the tarball holds {applied} bytes of content, expected {differs}");
+    Ok(())
 }

@@ -108,6 +108,8 @@ fn parallel_readers(bench: Bench<'_>) -> Verdict {
 
 fn parallel_processes(bench: Bench<'_>) -> Verdict {
     let base = bench.layer("base", None, |tree| write(&tree.join("file"), "base"))?;
+    let open = bench.create("open", Some(&base))?;
+    bench.edit(&open, |tree| write(&tree.join("name"), "open"))?;
     let room = bench.room();
     let start = |number: usize| {
         sys::fork(|| {
@@ -134,9 +136,13 @@ fn parallel_processes(bench: Bench<'_>) -> Verdict {
         let status = child.wait().doing(|| "wait for a child")?;
         ensure!(status == Some(0), "one of four processes failed at its own layers ({status:?}; see stderr)");
     }
+    // It was there while the others opened and ended.
+    let open = bench.commit(open).map_err(|stop| stop.within("the layer that was open all the time"))?;
+    let text = bench.look(&open, |tree| read(&tree.join("name")))?;
+    ensure!(text == "open", "the layer that was open all the time shows '{text}'");
     let mut expected: Vec<String> =
         (0..4).flat_map(|n| [1, 3].map(|round| format!("process-{n}-{round}"))).collect();
-    expected.insert(0, "base".to_owned());
+    expected.splice(0..0, ["base".to_owned(), "open".to_owned()]);
     let listed = bench.listed()?;
     ensure!(listed == expected, "the list is {listed:?}, expected {expected:?}");
     let bench = bench.restart()?;

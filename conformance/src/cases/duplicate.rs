@@ -1,17 +1,18 @@
 //! Copies of writable layers.
 
-use mica_core::{Chain, Layer, Writable};
+use mica_core::{Chain, Committed, Layer, Writable};
 
 use super::errors::not_listed;
 use super::list;
 use crate::bench::{Bench, How, id};
+use crate::difference::check;
 use crate::files::{append, link, mkdir, read, remove, set_time, write};
 use crate::outcome::{Doing, Verdict, ensure, refused};
 use crate::tree::{Snapshot, Times};
 
 list! {
     "duplicate" duplicate =
-        "duplicate makes a writable layer with the parents and the content of another; else it answers Unsupported",
+        "duplicate makes a writable layer with the parents, the content and so the changes of another; else it answers Unsupported",
         Duplicate else duplicate_is_refused;
     "duplicate-of-mounted" duplicate_of_mounted =
         "a layer may be duplicated while it is mounted, and the copy shows what was written",
@@ -24,8 +25,8 @@ list! {
         Duplicate else duplicate_is_refused;
 }
 
-/// A writable layer in which something was added, changed and deleted.
-fn changed(bench: &Bench<'_>) -> Verdict<Layer<Writable>> {
+/// A writable layer in which something was added, changed and deleted, and its parent.
+fn changed(bench: &Bench<'_>) -> Verdict<(Layer<Writable>, Layer<Committed>)> {
     let base = bench.layer("base", None, |tree| {
         mkdir(&tree.join("dir"))?;
         ["dir/a", "dir/b", "c"].iter().try_for_each(|name| write(&tree.join(name), name))
@@ -39,16 +40,19 @@ fn changed(bench: &Bench<'_>) -> Verdict<Layer<Writable>> {
         link(&tree.join("new"), &tree.join("linked"))?;
         set_time(&tree.join("new"), 1_600_000_000, 123_456_789)
     })?;
-    Ok(layer)
+    Ok((layer, base))
 }
 
 fn duplicate(bench: Bench<'_>) -> Verdict {
-    let layer = changed(&bench)?;
+    let (layer, base) = changed(&bench)?;
     let before = bench.snapshot(&layer)?;
     let copy = bench.store().duplicate(&layer, id("copy")).doing(|| "duplicate")?;
     bench.snapshot(&copy)?.expect(&before, Times::OfAll).map_err(|stop| stop.within("the copy"))?;
     bench.snapshot(&layer)?.expect(&before, Times::OfAll).map_err(|stop| stop.within("the original"))?;
+    check(&bench, &copy, Some(&base)).map_err(|stop| stop.within("the changes of the copy"))?;
     let committed = bench.commit(copy)?;
+    check(&bench, &committed, Some(&base))
+        .map_err(|stop| stop.within("the changes of the committed copy"))?;
     bench
         .snapshot(&committed)?
         .expect(&before, Times::OfAll)
@@ -56,7 +60,7 @@ fn duplicate(bench: Bench<'_>) -> Verdict {
 }
 
 fn duplicate_of_mounted(bench: Bench<'_>) -> Verdict {
-    let layer = changed(&bench)?;
+    let (layer, _) = changed(&bench)?;
     let mounted = bench.mount(&layer, How::Write)?;
     write(&mounted.path().join("late"), "just now")?;
     let before = Snapshot::of(mounted.path())?;
@@ -69,7 +73,7 @@ fn duplicate_of_mounted(bench: Bench<'_>) -> Verdict {
 }
 
 fn duplicates_are_apart(bench: Bench<'_>) -> Verdict {
-    let layer = changed(&bench)?;
+    let (layer, _) = changed(&bench)?;
     let copy = bench.store().duplicate(&layer, id("copy")).doing(|| "duplicate")?;
     bench
         .edit(&layer, |tree| append(&tree.join("new"), " original").and_then(|()| remove(&tree.join("c"))))?;
