@@ -17,7 +17,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "busybox-static", why: "the root file system of test containers", demo: true },
     Package { name: "mmdebstrap", why: "makes the demo's Debian root file system", demo: true },
     Package { name: "runc", why: "the oracle that our runtime is compared with", demo: false },
-    Package { name: "crun", why: "another OCI runtime behind --runtime, and what benchmarks compare with", demo: false },
+    Package {
+        name: "crun",
+        why: "another OCI runtime behind --runtime, and what benchmarks compare with",
+        demo: false,
+    },
     Package { name: "skopeo", why: "reads what mica saves, and writes what it loads", demo: false },
     Package { name: "umoci", why: "unpacks OCI layouts that mica saves, and packs others", demo: false },
     Package { name: "libarchive-tools", why: "bsdtar, which writes ACLs in a form of its own", demo: false },
