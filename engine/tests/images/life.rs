@@ -84,6 +84,26 @@ fn layers_that_images_share_are_stored_once_and_stay_until_the_last_one_goes() {
 }
 
 #[test]
+fn a_layer_stays_while_another_image_stands_on_it() {
+    let home = Home::new();
+    home.import("lower", &tar(&[("a", b"lower")]));
+    home.ok(&["create", "--name", "c", "lower", "/a"]);
+    home.ok(&["cp", &home.file("b", b"upper"), "c:/b"]);
+    home.ok(&["commit", "c", "upper"]);
+    home.ok(&["rm", "c"]);
+    home.ok(&["rmi", "lower"]);
+    home.assert_consistent();
+    home.ok(&["create", "--name", "c", "upper", "/a"]);
+    for (file, content) in [("a", "lower"), ("b", "upper")] {
+        let archive = home.run(&["cp", &format!("c:/{file}"), "-"]).out;
+        assert!(archive.contains(content), "{file}");
+    }
+    home.ok(&["rm", "c"]);
+    home.ok(&["rmi", "upper"]);
+    home.assert_empty();
+}
+
+#[test]
 fn a_tarball_is_saved_byte_for_byte_as_it_came() {
     let home = Home::new();
     // A path twice, './', and garbage behind the end.
