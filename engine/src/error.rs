@@ -97,3 +97,8 @@ impl Error {
         move |source| Self::Doing { doing: doing().into(), source: Box::new(source.into()) }
     }
 }
+
+/// What somebody else wrote, on a part of a line.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(200).flat_map(char::escape_debug).collect()
+}

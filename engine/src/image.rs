@@ -4,6 +4,7 @@ use mica_archive::Digest;
 use oci_spec::image::ImageConfiguration;
 
 use crate::chain::ChainId;
+use crate::error::shown;
 use crate::{Error, Result};
 
 /// The most that an image config may have, in bytes; registries allow four MiB for a manifest.
@@ -31,7 +32,7 @@ impl Image {
         if config.rootfs().typ() != "layers" {
             return Err(refuse(format!(
                 "its root file system is of type '{}', not 'layers'",
-                config.rootfs().typ()
+                shown(config.rootfs().typ())
             )));
         }
         let diff_ids = config.rootfs().diff_ids();
@@ -108,12 +109,13 @@ mod tests {
             r#"{"type":"layers","diff_ids":["sha256:../../etc"]}"#.to_owned(),
             r#"{"type":"layers","diff_ids":["md5:00"]}"#.to_owned(),
             r#"{"type":"windows","diff_ids":[]}"#.to_owned(),
+            r#"{"type":"a\n\u001b[2J","diff_ids":[]}"#.to_owned(),
             format!(r#"{{"type":"layers","diff_ids":[{many}]}}"#),
             "{}".to_owned(),
         ] {
             let blob = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{rootfs}}}"#);
             let text = Image::parse(blob.into_bytes()).unwrap_err().to_string();
-            assert!(text.contains("cannot be used") && !text.contains('\n'), "{text}");
+            assert!(text.contains("cannot be used") && !text.contains(char::is_control), "{text:?}");
         }
         assert!(Image::parse(b"\xff\x00".to_vec()).is_err());
     }

@@ -10,6 +10,7 @@ use mica_archive::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::error::shown;
 
 const DEFAULT_DOMAIN: &str = "docker.io";
 const DEFAULT_NAMESPACE: &str = "library/";
@@ -63,10 +64,7 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map_err(|why| {
-            let shown: String = text.chars().take(300).flat_map(char::escape_debug).collect();
-            Error::Invalid(format!("invalid image name '{shown}': {why}"))
-        })
+        parse(text).map_err(|why| Error::Invalid(format!("invalid image name '{}': {why}", shown(text))))
     }
 }
 
@@ -121,7 +119,7 @@ fn check_name(domain: &str, path: &str) -> Result<(), String> {
         return Err(format!("it is longer than {MAX_NAME} bytes"));
     }
     if !is_domain(domain) {
-        return Err(format!("'{domain}' is no registry; write HOST or HOST:PORT"));
+        return Err(format!("'{}' is no registry; write HOST or HOST:PORT", shown(domain)));
     }
     if let Some(upper) = path.chars().find(char::is_ascii_uppercase) {
         return Err(format!("a repository is lower case, and has '{upper}'"));

@@ -3,8 +3,9 @@
 use mica_archive::Digest;
 use serde::Deserialize;
 
-use super::source::{Source, shown};
+use super::source::Source;
 use super::{MAX_IMAGES, Plan};
+use crate::error::shown;
 use crate::{Error, Image, Reference, Result};
 
 #[derive(Debug, Deserialize)]

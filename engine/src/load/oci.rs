@@ -6,8 +6,9 @@ use mica_archive::Digest;
 use oci_spec::image::Arch;
 use serde::Deserialize;
 
-use super::source::{Source, blob_name, shown};
+use super::source::{Source, blob_name};
 use super::{MAX_IMAGES, Plan};
+use crate::error::shown;
 use crate::{Error, Image, Reference, Result};
 
 /// An index in an index in an index is more than anybody writes.
@@ -182,7 +183,10 @@ fn parse(text: &[u8], name: &str) -> Result<Document> {
     if let Some(kind) = &document.media_type {
         let says_index = kind.contains("index") || kind.contains("manifest.list");
         if says_index != document.manifests.is_some() {
-            return Err(refuse(format!("it says that it is '{kind}', and has the parts of something else")));
+            return Err(refuse(format!(
+                "it says that it is '{}', and has the parts of something else",
+                shown(kind)
+            )));
         }
     }
     Ok(document)

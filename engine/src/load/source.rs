@@ -15,6 +15,7 @@ use mica_archive::compress::{Compression, Decoder};
 use mica_archive::reader::Reader;
 use mica_archive::{Digest, Entry, Kind};
 
+use crate::error::shown;
 use crate::{Error, Result};
 
 /// More members than any image archive has.
@@ -127,11 +128,6 @@ impl Source {
         }
         Ok(content)
     }
-}
-
-/// What somebody else wrote, on a part of a line.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 /// Where an OCI layout has a blob.
