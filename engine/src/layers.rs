@@ -11,7 +11,7 @@ mod reproduce;
 
 pub(crate) use provide::{Consume, Tarballs};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mica_archive::Digest;
@@ -48,6 +48,9 @@ pub struct Record {
     /// The layer of mount points and empty files that containers stand on, where one was made on top of this layer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init: BTreeMap<String, LayerId>,
+    /// Where the links of the image lead with what that layer is made of; absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_elsewhere: Option<BTreeSet<String>>,
 }
 
 impl Record {

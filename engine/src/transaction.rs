@@ -191,6 +191,7 @@ impl Transaction<'_> {
             lenient: new.lenient,
             drivers: [(driver.to_owned(), new.layer.id().clone())].into(),
             init: BTreeMap::new(),
+            init_elsewhere: None,
         };
         layers::write(staged, &record)
     }
@@ -249,11 +250,18 @@ impl Transaction<'_> {
     }
 
     /// Says that an init layer was made on top of a recorded layer.
-    pub(crate) fn record_init(&self, chain: &ChainId, store: &Store, id: &LayerId) -> Result<()> {
+    pub(crate) fn record_init(
+        &self,
+        chain: &ChainId,
+        store: &Store,
+        id: &LayerId,
+        elsewhere: BTreeSet<String>,
+    ) -> Result<()> {
         let root = self.engine.root();
         let _lock = root.lock()?;
         let mut record = layers::record(root, chain)?;
         record.init.insert(store.driver().name().to_owned(), id.clone());
+        record.init_elsewhere = Some(elsewhere);
         layers::write(&layers::directory(root, chain), &record)?;
         self.keep(id);
         Ok(())

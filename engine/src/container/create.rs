@@ -60,7 +60,7 @@ impl Engine {
         let store = self.store(None)?;
         let settings = settle(options.settings.clone(), &image)?;
         refuse_limits(&settings, &store)?;
-        let below = self.init_layer(tx, &image, &store, &init_layer::fill)?;
+        let (below, left_out) = self.init_layer(tx, &image, &store, &init_layer::fill)?;
         let quota = Quota { bytes: settings.size, inodes: settings.inodes };
         let layer_options = LayerOptions { quota, ..LayerOptions::default() };
         let Begun::Fresh(layer) = store.create(tx.new_layer(&store)?, Some(&below), &layer_options)? else {
@@ -77,6 +77,7 @@ impl Engine {
             driver: store.driver().name().to_owned(),
             layer: layer.id().clone(),
             parents: layer.parents().to_vec(),
+            left_out,
             settings,
             id: id.to_owned(),
         })

@@ -2,11 +2,12 @@
 //!
 //! It exists so that what is mounted over them never shows up as a change of a container: a commit leaves them out.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use mica_core::Trees;
 use mica_runtime::{Missing, open_or_make, open_path};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
@@ -21,45 +22,62 @@ const FILES: [&str; 4] = ["dev/console", "etc/hostname", "etc/hosts", "etc/resol
 /// The paths that belong to the layer of mount points and not to a container. A file beside them, such as `dev/null.bak` or
 /// `etc/passwd`, is the container's own.
 #[derive(Debug)]
-pub(super) struct LeftOut(BTreeSet<Vec<u8>>);
+pub(super) struct LeftOut<'a> {
+    elsewhere: Cow<'a, BTreeSet<String>>,
+}
 
-impl LeftOut {
-    /// Where they are in the tree that a container stands on, whose links may lead elsewhere.
-    pub(super) fn of(below: Option<&Path>) -> Result<Self> {
-        let names =
-            || KERNEL.iter().chain(&["dev/pts", "dev/shm"]).chain(&FILES).chain(&["etc/mtab", ".dockerenv"]);
-        let mut paths: BTreeSet<Vec<u8>> = names().map(|name| name.as_bytes().to_vec()).collect();
-        if let Some(below) = below {
-            let doing = || format!("open '{}'", below.display());
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = openat(CWD, below, flags, Mode::empty()).map_err(|e| Error::io(doing)(e.into()))?;
-            paths.extend(names().filter_map(|name| resolved(root.as_fd(), name)));
+impl<'a> LeftOut<'a> {
+    /// With those that [`fill`] found `elsewhere`. Where they were not recorded they are looked for in the tree that the
+    /// container stands on.
+    pub(super) fn of(elsewhere: Option<&'a BTreeSet<String>>, trees: &dyn Trees) -> Result<Self> {
+        if let Some(elsewhere) = elsewhere {
+            return Ok(Self { elsewhere: Cow::Borrowed(elsewhere) });
         }
-        Ok(Self(paths))
+        let Some(below) = trees.parent()? else { return Ok(Self { elsewhere: Cow::default() }) };
+        let doing = || format!("open '{}'", below.display());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, below, flags, Mode::empty()).map_err(|e| Error::io(doing)(e.into()))?;
+        Ok(Self { elsewhere: Cow::Owned(elsewhere_in(root.as_fd())) })
     }
 
     /// Whether a path, relative to the root, is one of them.
     pub(super) fn has(&self, path: &[u8]) -> bool {
-        self.0.contains(path)
+        names().any(|name| name.as_bytes() == path)
+            || std::str::from_utf8(path).is_ok_and(|path| self.elsewhere.contains(path))
     }
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    KERNEL.into_iter().chain(["dev/pts", "dev/shm"]).chain(FILES).chain(["etc/mtab", ".dockerenv"])
+}
+
+/// Where the links of a tree lead those names that they lead elsewhere.
+fn elsewhere_in(root: BorrowedFd<'_>) -> BTreeSet<String> {
+    let found = names().filter_map(|name| resolved(root, name).filter(|path| path != name));
+    found.collect()
 }
 
 /// The path, relative to the root, to which the links of the tree lead; but for the last one of `etc/mtab`, which leads to
 /// `/proc`. `None` where that is nothing, or the root itself.
-fn resolved(root: BorrowedFd<'_>, path: &str) -> Option<Vec<u8>> {
+fn resolved(root: BorrowedFd<'_>, path: &str) -> Option<String> {
     let name_of = |fd: BorrowedFd<'_>| -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
     };
     let (parent, last) = path.rsplit_once('/').filter(|(_, last)| *last == "mtab").unwrap_or((path, ""));
     let found = open_path(root, parent.as_ref()).ok()?;
     let found = name_of(found.as_fd())?.join(last);
-    let relative = found.strip_prefix(name_of(root)?).ok()?.as_os_str().as_bytes();
-    (!relative.is_empty()).then(|| relative.to_vec())
+    let relative = found.strip_prefix(name_of(root)?).ok()?.to_str()?;
+    (!relative.is_empty()).then(|| relative.to_owned())
 }
 
 /// Makes what is missing in a tree, where the runtime will look for it. What is there, of whatever kind, stays: it is the
-/// image's.
-pub(super) fn fill(root: BorrowedFd<'_>) -> Result<()> {
+/// image's. Returns the paths to which the image's links led.
+pub(super) fn fill(root: BorrowedFd<'_>) -> Result<BTreeSet<String>> {
+    make(root)?;
+    Ok(elsewhere_in(root))
+}
+
+fn make(root: BorrowedFd<'_>) -> Result<()> {
     for path in KERNEL {
         match mkdirat(root, path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -89,6 +107,7 @@ fn failed(path: &str) -> impl FnOnce(Errno) -> Error {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     use rustix::fs::{AtFlags, FileType, statat};
 
@@ -124,8 +143,8 @@ mod tests {
         symlink("/", dir.path().join("etc")).unwrap();
         symlink("../run/names", dir.path().join("resolv.conf")).unwrap();
         symlink("devices", dir.path().join("dev")).unwrap();
-        filled(dir.path());
-        let left_out = LeftOut::of(Some(dir.path())).unwrap();
+        let elsewhere = fill(filled(dir.path()).as_fd()).unwrap();
+        let left_out = LeftOut { elsewhere: Cow::Owned(elsewhere) };
         for out in ["hosts", "hostname", "mtab", "run/names", "devices/shm", "devices/console", "etc/hosts"] {
             assert!(left_out.has(out.as_bytes()), "{out}");
         }
@@ -136,7 +155,7 @@ mod tests {
 
     #[test]
     fn only_the_mount_points_themselves_are_left_out() {
-        let left_out = LeftOut::of(None).unwrap();
+        let left_out = LeftOut { elsewhere: Cow::default() };
         for out in ["etc/hosts", "etc/mtab", "dev/shm", "proc"] {
             assert!(left_out.has(out.as_bytes()), "{out}");
         }

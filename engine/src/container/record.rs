@@ -1,6 +1,6 @@
 //! What a container is: its `config.json`, written when it is created and replaced only by a rename.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use mica_archive::Digest;
@@ -28,6 +28,9 @@ pub struct Record {
     pub layer: LayerId,
     /// What the layer stands on, nearest first: the layer of mount points, then those of the image.
     pub parents: Vec<LayerId>,
+    /// What no commit takes along, where the image's links lead elsewhere with it; absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<BTreeSet<String>>,
     /// How it runs.
     pub settings: Settings,
 }

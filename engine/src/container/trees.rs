@@ -5,7 +5,7 @@ use std::io::Write;
 
 use mica_archive::diff::{self, Change};
 use mica_archive::writer::Writer;
-use mica_core::{Committed, Layer, MountOptions, Store, Trees};
+use mica_core::{Committed, Layer, MountOptions, Store};
 use mica_mount::{Held, LazyTrees, Tree};
 
 use super::init_layer::LeftOut;
@@ -61,7 +61,7 @@ impl Engine {
             || self.see_below(&store, container).map_err(mounting),
         );
         let changes = store.changes(&layer, &trees)?;
-        let left_out = LeftOut::of(trees.parent()?)?;
+        let left_out = LeftOut::of(container.record().left_out.as_ref(), &trees)?;
         let list = diff::changes(&changes, &trees, &|path| left_out.has(path))?;
         trees.close()?;
         Ok(list)
@@ -92,7 +92,7 @@ impl Engine {
         let own = container.record().layer();
         let changes = store.changes(layer.unwrap_or(&own), &trees)?;
         let mut archive = Writer::new(out);
-        let left_out = LeftOut::of(trees.parent()?)?;
+        let left_out = LeftOut::of(container.record().left_out.as_ref(), &trees)?;
         diff::write(&changes, &trees, &|path| left_out.has(path), &mut archive)?;
         archive.finish()?;
         trees.close()?;
