@@ -5,11 +5,13 @@
 //!                                     └─▶ read members ─▶ consume    (the caller's thread)
 //! ```
 //!
+//! A tarball that fits into one buffer, as that of a small change does, is hashed and consumed by the caller's thread alone.
+//!
 //! The buffers circle in two pools of fixed size, which bounds the memory and makes the fast threads wait for the
 //! slow ones. When one end fails the others notice at their next buffer and end too: nobody waits for a thread that
 //! is gone (CVE-2021-20291).
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, ScopedJoinHandle};
@@ -27,6 +29,9 @@ use feed::{Buffer, Feed, Pool};
 /// The buffers between fetching and decompressing, and those after it: their number and their size in bytes.
 const FETCHED: (usize, usize) = (4, 128 * 1024);
 const DECODED: (usize, usize) = (6, 256 * 1024);
+
+/// A plain archive of fewer bytes is not worth the threads.
+const SMALL: usize = 64 * 1024;
 
 /// What is known of a tarball beforehand. All of it is checked, what is `None` is not.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,13 +70,14 @@ pub fn ingest<T: Tap>(
     expected: &Expected,
     consume: impl FnMut(&Entry, &mut dyn Read) -> Result<()>,
 ) -> Result<(Ingested, T)> {
-    let mut start = Vec::new();
-    source.by_ref().take(6).read_to_end(&mut start).map_err(Error::io("read the archive"))?;
+    let mut start = Vec::with_capacity(SMALL);
+    source.by_ref().take(SMALL as u64).read_to_end(&mut start).map_err(Error::io("read the archive"))?;
     let compression = Compression::of(&start);
-    let source = io::Cursor::new(start).chain(source);
+    let is_whole = start.len() < SMALL;
     let (ingested, tap) = match compression {
-        Compression::None => plain(source, tap, expected, consume),
-        _ => compressed(source, tap, expected, consume),
+        Compression::None if is_whole => small(&start, tap, expected, consume),
+        Compression::None => plain(io::Cursor::new(start).chain(source), tap, expected, consume),
+        _ => compressed(io::Cursor::new(start).chain(source), tap, expected, consume),
     }?;
     check("the blob's digest", &ingested.blob, expected.blob.as_ref())?;
     check("the layer's DiffID", &ingested.diff_id, expected.diff_id.as_ref())?;
@@ -83,6 +89,27 @@ fn check(what: &'static str, found: &Digest, expected: Option<&Digest>) -> Resul
         Some(expected) if expected != found => {
             Err(Error::Digest { what, found: found.to_string(), expected: expected.to_string() })
         }
+        _ => Ok(()),
+    }
+}
+
+fn small<T: Tap>(
+    archive: &[u8],
+    tap: T,
+    expected: &Expected,
+    consume: impl FnMut(&Entry, &mut dyn Read) -> Result<()>,
+) -> Result<(Ingested, T)> {
+    let size = archive.len() as u64;
+    within(size, expected.max_size)?;
+    let diff_id = Digest::of(archive);
+    let tap = members(archive, tap, expected, consume)?;
+    let ingested = Ingested { blob: diff_id, blob_size: size, compression: Compression::None, diff_id, size };
+    Ok((ingested, tap))
+}
+
+fn within(size: u64, limit: Option<u64>) -> Result<()> {
+    match limit {
+        Some(limit) if size > limit => Err(Error::Limit { what: "its size in bytes", found: size, limit }),
         _ => Ok(()),
     }
 }
@@ -182,7 +209,6 @@ fn fan_out(
     max_size: Option<u64>,
 ) {
     let pool = Pool::new(DECODED.0, DECODED.1);
-    let limit = max_size.unwrap_or(u64::MAX);
     let mut size = 0;
     loop {
         let piece = match pool.take().fill(&mut source) {
@@ -194,8 +220,8 @@ fn fan_out(
             }
         };
         size += piece.len() as u64;
-        if size > limit {
-            let _ = archive.send(Err(Error::Limit { what: "its size in bytes", found: size, limit }));
+        if let Err(error) = within(size, max_size) {
+            let _ = archive.send(Err(error));
             return;
         }
         if hashed.send(Arc::clone(&piece)).is_err() || archive.send(Ok(piece)).is_err() {
@@ -216,7 +242,7 @@ fn hash(pieces: Receiver<Arc<Buffer>>) -> (Digest, u64) {
 
 /// Reads the archive to the end of its stream.
 fn members<T: Tap>(
-    archive: Feed,
+    archive: impl BufRead,
     tap: T,
     expected: &Expected,
     mut consume: impl FnMut(&Entry, &mut dyn Read) -> Result<()>,

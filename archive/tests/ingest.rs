@@ -61,6 +61,21 @@ fn digests_and_sizes_are_those_of_the_blob_and_of_the_archive() {
 }
 
 #[test]
+fn an_archive_of_any_size_is_taken_in_alike() {
+    let noise = vec![7; 70_000];
+    for length in (60_000..70_000).step_by(500).chain([0, 1]) {
+        let archive = archive(&[file("a", &noise[..length]), file("b", b"last")]);
+        let limited = |max_size| Expected { max_size: Some(max_size), ..Expected::default() };
+        let (ingested, contents) = taken(&archive[..], &limited(archive.len() as u64)).unwrap();
+        assert_eq!((ingested.size, ingested.blob_size), (archive.len() as u64, archive.len() as u64));
+        assert_eq!((ingested.diff_id, ingested.blob), (Digest::of(&archive), Digest::of(&archive)));
+        assert_eq!((contents[0].len(), &contents[1][..]), (length, &b"last"[..]));
+        let error = taken(&archive[..], &limited(archive.len() as u64 - 1)).unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_wrong_digest_is_refused_with_both() {
     let archive = archive(&[file("a", b"abc")]);
     let wrong = Some(Digest::of(b"something else"));
