@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use crate::outcome::{Doing, Stop, Verdict};
 
-/// Extended attributes that the host's security modules put on files by themselves.
-const HOSTS_OWN: [&str; 3] = ["security.selinux", "security.ima", "security.evm"];
+/// Extended attributes that the host puts on files by itself: its security modules, and xfs, which shows ACLs once more.
+const HOSTS_OWN: [&str; 5] =
+    ["security.selinux", "security.ima", "security.evm", "trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"];
 
 /// How many differences a failure tells.
 const TOLD: usize = 20;

@@ -72,7 +72,9 @@ fn times(stat: &Stat) -> Timestamps {
 
 fn names(list: impl FnMut(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Result<Vec<Vec<u8>>> {
     let joined = grow(list).map_err(on("list the attributes of"))?.unwrap_or_default();
-    Ok(joined.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    // xfs shows ACLs once more, in a form of its own that means nothing to others (linux/fs/xfs/xfs_xattr.c).
+    let own = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.SGI_ACL_");
+    Ok(joined.split(|&byte| byte == 0).filter(own).map(<[u8]>::to_vec).collect())
 }
 
 /// Calls with a larger buffer until the answer fits; `None` where there is no such attribute, or none at all.

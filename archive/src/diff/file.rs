@@ -126,11 +126,12 @@ impl At<'_> {
     }
 }
 
-/// Attributes of the host (labels, measurements) and of overlayfs stay behind.
+/// Attributes of the host (labels, measurements) and of overlayfs stay behind, and the form in which xfs shows the ACLs once
+/// more (linux/fs/xfs/xfs_xattr.c).
 fn travels(name: &[u8]) -> bool {
     let host = name.starts_with(b"security.") && name != b"security.capability";
     let union = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
-    !name.is_empty() && !host && !union
+    !name.is_empty() && !host && !union && !name.starts_with(b"trusted.SGI_ACL_")
 }
 
 fn mtime(stat: &Stat) -> Time {

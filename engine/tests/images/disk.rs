@@ -20,9 +20,18 @@ impl SmallDisk {
 
     /// On a file.
     pub(crate) fn ext4(home: &Home, bytes: u64) -> Self {
+        Self::made(home, "mkfs.ext4", bytes)
+    }
+
+    /// On a file, as small as it can be.
+    pub(crate) fn xfs(home: &Home) -> Self {
+        Self::made(home, "mkfs.xfs", 300 << 20)
+    }
+
+    fn made(home: &Home, mkfs: &str, bytes: u64) -> Self {
         let image = home.dir.path().join("image");
         File::create(&image).unwrap().set_len(bytes).unwrap();
-        assert!(Command::new("mkfs.ext4").arg("-q").arg(&image).status().unwrap().success());
+        assert!(Command::new(mkfs).arg("-q").arg(&image).status().unwrap().success());
         Self::mounted(home, &["-o", "loop", image.to_str().unwrap()])
     }
 

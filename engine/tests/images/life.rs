@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Read;
 use std::process::Stdio;
 
-use mica_archive::Digest;
+use mica_archive::{Digest, Kind};
 
-use crate::archives::{gzip, tar};
+use crate::archives::{entry, gzip, tar, tar_of};
+use crate::disk::SmallDisk;
 use crate::home::Home;
 
 #[test]
@@ -204,6 +205,31 @@ pub(crate) fn damage(dir: &std::path::Path, from: &[u8], to: &[u8]) {
         }
     }
     panic!("no such file in '{}'", dir.display());
+}
+
+#[test]
+fn what_xfs_calls_an_acl_stays_on_xfs() {
+    let place = Home::new();
+    let disk = SmallDisk::xfs(&place);
+    let home = Home::at(disk.path().join("root"));
+    // user::rw-, user:1000:r--, group::r--, mask::r--, other::r-- (linux/posix_acl_xattr.h).
+    let rules = [(1, 6, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let rule = |(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let acl: Vec<u8> = 2u32.to_le_bytes().into_iter().chain(rules.into_iter().flat_map(rule)).collect();
+    let mut file = entry("f", Kind::File { size: 0, sparse: None });
+    file.xattrs.push((b"system.posix_acl_access".to_vec(), acl));
+    let archive = home.file("acl.tar", &tar_of(&[(file, b"")]));
+    for driver in home.drivers() {
+        let on = |arguments: &[&str]| home.run(&[&["--storage-driver", &driver], arguments].concat());
+        on(&["import", &archive, "a"]);
+        on(&["create", "--name", &driver, "a", "/f"]);
+        let exported = home.command(&["export", &driver]).output().unwrap().stdout;
+        let has = |name: &[u8]| exported.windows(name.len()).any(|window| window == name);
+        assert!(has(b"posix_acl_access") && !has(b"SGI_ACL"), "{driver}");
+        home.ok(&["rm", &driver]);
+    }
 }
 
 #[test]
