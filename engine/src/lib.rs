@@ -24,6 +24,7 @@ pub mod listing;
 pub mod load;
 mod lock;
 pub mod manage;
+mod pipe;
 pub mod reference;
 mod reserve;
 pub mod root;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::thread;
 
 use mica_archive::writer::Writer;
 use mica_archive::{Digest, Entry, Kind, Time};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::chain::ChainId;
 use crate::load::blob_name;
-use crate::{Barrier, Engine, Error, Image, Reference, Result, Transaction, images, layers};
+use crate::{Barrier, Engine, Error, Image, Reference, Result, Transaction, images, layers, pipe};
 
 /// An image that is to be saved, with the names under which it was asked for.
 struct Saved {
@@ -93,28 +92,11 @@ impl Engine {
     fn save_layer<W: Write>(&self, archive: &mut Writer<W>, diff_id: &Digest, chain: &ChainId) -> Result<()> {
         let size = layers::record(self.root(), chain)?.tar_size;
         let entry = entry(&blob_name(diff_id), Kind::File { size, sparse: None });
-        let (mut reader, writer) = io::pipe().map_err(Error::io(|| "make a pipe".to_owned()))?;
-        thread::scope(|scope| {
-            let reproduce = scope.spawn(|| self.reproduce(chain, writer));
-            let appended = archive.append(&entry, &mut reader);
-            // Whoever still writes is told that nobody reads.
-            drop(reader);
-            let reproduced =
-                reproduce.join().unwrap_or_else(|_| Err(Error::Invalid("reading a layer panicked".into())));
-            match (appended, reproduced) {
-                // What cannot be written ends the reading, not the other way round.
-                (Err(error @ mica_archive::Error::Io { .. }), Err(_)) if is_write(&error) => {
-                    Err(error.into())
-                }
-                (_, Err(error)) => Err(error),
-                (appended, Ok(_)) => Ok(appended?),
-            }
-        })
+        pipe::through(
+            |writer| self.reproduce(chain, writer).map(drop),
+            |reader| Ok(archive.append(&entry, reader)?),
+        )
     }
-}
-
-fn is_write(error: &mica_archive::Error) -> bool {
-    matches!(error, mica_archive::Error::Io { doing, .. } if doing == "write the archive")
 }
 
 fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Value {

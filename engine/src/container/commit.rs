@@ -1,8 +1,5 @@
 //! Turning what a container changed into an image.
 
-use std::io;
-use std::thread;
-
 use mica_archive::apply::UnsupportedXattrs;
 use mica_archive::ingest::Expected;
 use mica_core::{Begun, Layer, LayerOptions, MountOptions, Store, Writable, failpoint};
@@ -11,7 +8,9 @@ use oci_spec::image::Config;
 use super::reach::{Purpose, Reached};
 use super::{Busy, Container};
 use crate::supervisor::wire::{Channel, Request};
-use crate::{Barrier, Engine, Error, Image, NewImage, NewLayer, Reference, Result, Transaction, change};
+use crate::{
+    Barrier, Engine, Error, Image, NewImage, NewLayer, Reference, Result, Transaction, change, pipe,
+};
 
 /// How a container becomes an image.
 #[derive(Clone, Debug, Default)]
@@ -116,25 +115,16 @@ impl Engine {
         };
         let hold = store.apply(&layer, &MountOptions::default())?;
         let split = tx.staging().join("split");
-        let (mut reader, writer) = io::pipe().map_err(Error::io(|| "commit a container"))?;
-        let filled = thread::scope(|scope| {
-            let copy = if let Source::Copy(copy) = source { Some(copy) } else { None };
-            let writing = scope.spawn(move || self.write_changes(container, copy, writer));
-            let filled = self.fill(hold, &mut reader, &Expected::default(), UnsupportedXattrs::Strict, split);
-            drop(reader);
-            let written = writing.join().unwrap_or_else(|_| Err(died()));
-            // A reader that failed makes the writer fail too, and knows better why.
-            filled.and_then(|filled| written.map(|()| filled))
-        })?;
+        let copy = if let Source::Copy(copy) = source { Some(copy) } else { None };
+        let filled = pipe::through(
+            |writer| self.write_changes(container, copy, writer),
+            |reader| self.fill(hold, reader, &Expected::default(), UnsupportedXattrs::Strict, split),
+        )?;
         failpoint::hit("commit.filled").map_err(Error::io(|| "commit a container"))?;
         let layer = store.commit(layer)?;
         store.sync([&layer])?;
         Ok(filled.committed(layer))
     }
-}
-
-fn died() -> Error {
-    Error::io(|| "compare a container with its image")(io::Error::other("a thread died"))
 }
 
 /// How containers of the new image run: as this one.

@@ -2,8 +2,7 @@
 //! in another driver.
 
 use std::fs::File;
-use std::io::{self, BufWriter, PipeWriter, Write};
-use std::thread;
+use std::io::{BufWriter, PipeWriter, Write};
 
 use mica_archive::apply::UnsupportedXattrs;
 use mica_archive::{Digest, split};
@@ -12,8 +11,8 @@ use mica_mount::Held;
 
 use super::provide::{Consume, Tarballs};
 use crate::chain::ChainId;
-use crate::layers;
 use crate::{Engine, Error, Image, Result, Transaction};
+use crate::{layers, pipe};
 
 impl Engine {
     /// The last layer of an image in this store, made there first where it is missing.
@@ -76,20 +75,7 @@ struct Reproduced<'a> {
 
 impl Tarballs for Reproduced<'_> {
     fn read(&self, index: usize, consume: &mut Consume<'_>) -> Result<()> {
-        let (mut reader, writer) = io::pipe().map_err(Error::io(|| "make a pipe".to_owned()))?;
-        thread::scope(|scope| {
-            let write = scope.spawn(|| self.write(index, writer));
-            let consumed = consume(&mut reader);
-            // Whoever still writes is told that nobody reads.
-            drop(reader);
-            let written =
-                write.join().unwrap_or_else(|_| Err(Error::Invalid("reading a layer panicked".to_owned())));
-            match (written, consumed) {
-                (Err(error), Err(_)) if !is_broken_pipe(&error) => Err(error),
-                (Err(error), Ok(())) => Err(error),
-                (_, consumed) => consumed,
-            }
-        })
+        pipe::through(|writer| self.write(index, writer), |reader| consume(reader))
     }
 
     fn blob(&self, _: usize) -> Option<Digest> {
@@ -118,15 +104,4 @@ impl Reproduced<'_> {
     fn record(&self, index: usize) -> Option<layers::Record> {
         layers::read(self.engine.root(), &self.chain[index]).ok().flatten()
     }
-}
-
-fn is_broken_pipe(error: &Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
