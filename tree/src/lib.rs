@@ -9,14 +9,17 @@ mod copy;
 mod data;
 mod error;
 mod filesystem;
+mod project;
 mod remove;
 mod shelf;
+mod sys;
 mod walk;
 
 pub use attributes::copy_attributes;
 pub use copy::{Pair, copy, copy_paired};
 pub use error::{Error, Result};
 pub use filesystem::file_system;
+pub use project::{ProjectUsage, assign_project, limit_project, limits_projects, project, project_usage};
 pub use remove::{remove, remove_children};
 pub use shelf::{Shelf, Staged};
 pub use walk::{Usage, Visit, usage, walk};

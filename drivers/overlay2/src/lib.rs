@@ -15,7 +15,6 @@ mod layer;
 mod mounts;
 mod probe;
 mod quota;
-mod sys;
 
 use std::fs::File;
 use std::io;

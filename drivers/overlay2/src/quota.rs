@@ -11,11 +11,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mica_core::{Error, Quota, Result};
-
-use crate::sys::{self, INHERIT};
+use mica_tree::{ProjectUsage, assign_project, limit_project, limits_projects, project_usage};
 
 /// What overlayfs and this driver make in a limited layer beside its own files: `diff`, `work` and what is in `work`.
 const OWN_INODES: u64 = 3;
+
+const NOTHING: ProjectUsage = ProjectUsage { bytes: 0, inodes: 0 };
 
 /// The file system's project quota.
 #[derive(Debug)]
@@ -55,8 +56,8 @@ impl Quotas {
             Some(libc::EPERM) => "limits can only be set by root, outside of user namespaces".to_owned(),
             _ => format!("the project quota of {name} cannot be read: {error}"),
         };
-        sys::record(root.as_fd(), 0).map_err(lacking)?;
-        if !sys::enforced(root.as_fd()).map_err(lacking)? {
+        project_usage(root.as_fd(), 0).map_err(lacking)?;
+        if !limits_projects(root.as_fd()).map_err(lacking)? {
             return Err(format!(
                 "{name} counts what projects use, but keeps no limits; mount it with 'prjquota'"
             ));
@@ -68,7 +69,7 @@ impl Quotas {
 
     /// The project of a file; 0 is none.
     pub(crate) fn project(&self, file: &File) -> io::Result<u32> {
-        Ok(sys::attributes(file.as_fd())?.project)
+        mica_tree::project(file.as_fd())
     }
 
     /// Makes an empty directory a project of its own, with these limits.
@@ -78,11 +79,12 @@ impl Quotas {
         // Until the directory has it, the file system does not know that the id is taken.
         lock.lock()?;
         let project = self.free_id(dir.metadata()?.ino())?;
-        let kilobytes =
-            quota.bytes.map_or(0, |bytes| bytes.saturating_add(OWN_INODES * self.block).div_ceil(1024));
-        let inodes = quota.inodes.map_or(0, |inodes| inodes.saturating_add(OWN_INODES));
-        sys::set_limits(self.root.as_fd(), project, kilobytes, inodes)?;
-        assign(dir, project)
+        let limit = ProjectUsage {
+            bytes: quota.bytes.map_or(0, |bytes| bytes.saturating_add(OWN_INODES * self.block)),
+            inodes: quota.inodes.map_or(0, |inodes| inodes.saturating_add(OWN_INODES)),
+        };
+        limit_project(self.root.as_fd(), project, limit)?;
+        assign_project(dir.as_fd(), project)
     }
 
     /// Makes a directory part of the project of another, if that has one. Overlayfs moves files between the two, and
@@ -90,13 +92,13 @@ impl Quotas {
     pub(crate) fn join(&self, other: &File, dir: &File) -> io::Result<()> {
         match self.project(other)? {
             0 => Ok(()),
-            project => assign(dir, project),
+            project => assign_project(dir.as_fd(), project),
         }
     }
 
     /// Forgets the limits of a project that has no files any more.
     pub(crate) fn free(&self, project: u32) -> io::Result<()> {
-        if project == 0 { Ok(()) } else { sys::set_limits(self.root.as_fd(), project, 0, 0) }
+        if project == 0 { Ok(()) } else { limit_project(self.root.as_fd(), project, NOTHING) }
     }
 
     /// An id that no file has, from `first` on: an inode number is one that nobody else thinks of.
@@ -105,20 +107,10 @@ impl Quotas {
         const IDS: u64 = u32::MAX as u64 - 1;
         let mut id = (first % IDS) as u32;
         loop {
-            if id != 0 {
-                let record = sys::record(self.root.as_fd(), id)?;
-                if record.dqb_curinodes == 0 && record.dqb_curspace == 0 {
-                    return Ok(id);
-                }
+            if id != 0 && project_usage(self.root.as_fd(), id)? == NOTHING {
+                return Ok(id);
             }
             id = if u64::from(id) + 1 < IDS { id + 1 } else { 1 };
         }
     }
-}
-
-fn assign(dir: &File, project: u32) -> io::Result<()> {
-    let mut attributes = sys::attributes(dir.as_fd())?;
-    attributes.project = project;
-    attributes.flags |= INHERIT;
-    sys::set_attributes(dir.as_fd(), attributes)
 }
