@@ -7,6 +7,7 @@ mod bench;
 mod cited;
 mod demo;
 mod fuzz;
+mod guest;
 mod leaks;
 mod licences;
 mod options;
@@ -18,7 +19,7 @@ mod source;
 mod test;
 mod tree;
 
-use options::{Flag, NO_INSTALL, Options, PACKAGE, REST, SECONDS};
+use options::{DISK, Flag, MEMORY, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,6 +76,15 @@ const VERBS: &[Verb] = &[
         details: "Needs cargo-fuzz and a nightly toolchain. A crash leaves its input in fuzz/artifacts.",
         flags: &[SECONDS],
         run: fuzz::verb,
+    },
+    Verb {
+        name: "guest",
+        about: "Run a command under a kernel of its own, which has device mapper",
+        details: "Boots Debian's user-mode-linux, a program like any other. The command sees this machine's files; what it\n\
+                  writes is gone afterwards, but for the disks, which are /dev/ubda, /dev/ubdb and so on.\n\
+                  Its exit status is the command's.",
+        flags: &[NO_INSTALL, DISK, SCRATCH, MEMORY, SECONDS, REST],
+        run: guest::verb,
     },
     Verb {
         name: "arrows",

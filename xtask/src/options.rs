@@ -1,6 +1,7 @@
 //! The options of the verbs.
 
 use crate::Result;
+use std::path::PathBuf;
 
 /// An option that a verb may take.
 #[derive(Debug)]
@@ -22,6 +23,18 @@ pub(crate) const PACKAGE: Flag =
     Flag { name: "--package", value: Some("NAME"), about: "Test this crate only; may be repeated" };
 pub(crate) const SECONDS: Flag =
     Flag { name: "--seconds", value: Some("N"), about: "Time for each target [default: 60]" };
+pub(crate) const DISK: Flag = Flag {
+    name: "--disk",
+    value: Some("FILE"),
+    about: "Give the guest this file as a disk; may be repeated",
+};
+pub(crate) const SCRATCH: Flag = Flag {
+    name: "--scratch",
+    value: Some("FS"),
+    about: "The file system of the guest's temporary files: ext4 or xfs [default: ext4]",
+};
+pub(crate) const MEMORY: Flag =
+    Flag { name: "--memory", value: Some("MIB"), about: "Memory of the guest [default: 2048]" };
 pub(crate) const REST: Flag =
     Flag { name: "--", value: Some("ARGS..."), about: "Pass everything that follows on" };
 pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
@@ -33,12 +46,24 @@ pub(crate) struct Options {
     pub(crate) install: bool,
     pub(crate) packages: Vec<String>,
     pub(crate) seconds: u32,
+    pub(crate) disks: Vec<PathBuf>,
+    pub(crate) scratch: String,
+    pub(crate) memory: u32,
     pub(crate) rest: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { help: false, install: true, packages: Vec::new(), seconds: 60, rest: Vec::new() }
+        Self {
+            help: false,
+            install: true,
+            packages: Vec::new(),
+            seconds: 60,
+            disks: Vec::new(),
+            scratch: "ext4".to_owned(),
+            memory: 2048,
+            rest: Vec::new(),
+        }
     }
 }
 
@@ -69,12 +94,18 @@ pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Optio
             "--help" => options.help = true,
             "--no-install" => options.install = false,
             "--package" => options.packages.push(value),
-            _ => {
-                options.seconds = value.parse().map_err(|_| format!("--seconds: '{value}' is no number"))?;
-            }
+            "--disk" => options.disks.push(value.into()),
+            "--scratch" if matches!(value.as_str(), "ext4" | "xfs") => options.scratch = value,
+            "--scratch" => return Err(format!("--scratch: '{value}' is neither ext4 nor xfs")),
+            "--memory" => options.memory = number(name, &value)?,
+            _ => options.seconds = number(name, &value)?,
         }
     }
     Ok(options)
+}
+
+fn number(name: &str, value: &str) -> Result<u32> {
+    value.parse().map_err(|_| format!("{name}: '{value}' is no number"))
 }
 
 fn unknown(verb: &str, arg: &str, flags: &[Flag]) -> String {

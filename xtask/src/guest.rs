@@ -1,0 +1,257 @@
+//! `cargo xtask guest`: a command in a kernel of its own, where the host's lacks what the command needs.
+//!
+//! The kernel is Debian's user-mode-linux, an ordinary program. It sees the host's files as they are and writes to
+//! memory, but for the disks that it is given.
+
+mod kernel;
+
+use crate::Result;
+use crate::options::Options;
+use crate::run::{self, command};
+use kernel::Kernel;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+const INIT: &str = include_str!("../guest/init.sh");
+/// The size of the disk for temporary files, which takes what is written to it.
+const SCRATCH: u64 = 32 << 30;
+/// What the guest inherits of our environment.
+const INHERITED: &[&str] = &["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUST_BACKTRACE", "CI"];
+
+pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
+    if options.rest.is_empty() {
+        return Err("no command: cargo xtask guest -- COMMAND ARGS...".to_owned());
+    }
+    let guest = Guest::prepare(&run::target_dir()?, options.install)?;
+    let job = Job {
+        command: &options.rest,
+        variables: &[],
+        disks: &options.disks,
+        scratch: &options.scratch,
+        memory: options.memory,
+        limit: Duration::from_secs(options.seconds.into()),
+    };
+    let status = guest.run(&job, |line| println!("{line}"))?;
+    Ok(ExitCode::from(status))
+}
+
+/// A kernel that can be booted.
+pub(crate) struct Guest {
+    kernel: Kernel,
+    /// For what is shared with running guests.
+    dir: PathBuf,
+}
+
+/// What one boot is for.
+pub(crate) struct Job<'a> {
+    pub(crate) command: &'a [String],
+    pub(crate) variables: &'a [(String, String)],
+    /// Files that become `/dev/ubda`, `/dev/ubdb` and so on, and are written to.
+    pub(crate) disks: &'a [PathBuf],
+    /// The file system of temporary files: ext4 or xfs.
+    pub(crate) scratch: &'a str,
+    /// In MiB.
+    pub(crate) memory: u32,
+    pub(crate) limit: Duration,
+}
+
+impl Guest {
+    /// Finds the kernel below `target`, or with `install` fetches it there.
+    pub(crate) fn prepare(target: &Path, install: bool) -> Result<Self> {
+        let dir = target.join("guest");
+        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        Ok(Self { kernel: Kernel::prepare(&dir, install)?, dir })
+    }
+
+    /// Boots, runs the command in our working directory, tells its output by lines and returns its exit status.
+    pub(crate) fn run(&self, job: &Job<'_>, tell: impl Fn(&str)) -> Result<u8> {
+        let shared = Shared::create(&self.dir)?;
+        shared.write("init.sh", INIT)?;
+        fs::set_permissions(shared.path("init.sh"), fs::Permissions::from_mode(0o755))
+            .map_err(|e| format!("{}: {e}", shared.dir.display()))?;
+        shared.write("job.sh", &script(job)?)?;
+        let scratch = fs::File::create(shared.path("scratch"));
+        scratch
+            .and_then(|file| file.set_len(SCRATCH))
+            .map_err(|e| format!("{}: {e}", shared.dir.display()))?;
+        let errors =
+            fs::File::create(shared.path("console")).map_err(|e| format!("{}: {e}", shared.dir.display()))?;
+        let mut boot = self.boot(job, &shared)?;
+        boot.stdout(Stdio::piped()).stderr(errors).process_group(0);
+        let mut running = Running::start(&mut boot)?;
+        let in_time = running.listen(job.limit, tell);
+        running.end();
+        if !in_time {
+            return Err(format!(
+                "the guest was ended after {} s: --seconds sets the limit, and {} is how it began",
+                job.limit.as_secs(),
+                job.command.join(" ")
+            ));
+        }
+        shared.status()
+    }
+
+    fn boot(&self, job: &Job<'_>, shared: &Shared) -> Result<Command> {
+        // The guest ends with us, however we end.
+        let mut boot = command("setpriv");
+        boot.args(["--pdeathsig", "TERM"]).arg(&self.kernel.program);
+        boot.args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "panic=1"]);
+        boot.args(["con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1"]);
+        boot.arg(format!("mem={}M", job.memory)).arg("umid=guest");
+        for (name, path) in [("uml_dir", "uml"), ("init", "init.sh"), ("OUT", "")] {
+            boot.arg(format!("{name}={}", shared.path(path).display()));
+        }
+        boot.arg(format!("MODULES={}", self.kernel.modules.display()));
+        boot.arg(format!("ubd15={}", shared.path("scratch").display()));
+        boot.arg(format!("SCRATCH={}", job.scratch));
+        for (disk, letter) in job.disks.iter().zip(0..16) {
+            let disk = disk.canonicalize().map_err(|e| format!("{}: {e}", disk.display()))?;
+            boot.arg(format!("ubd{letter}={}", disk.display()));
+        }
+        Ok(boot)
+    }
+}
+
+/// What the guest runs, as a script: a kernel's command line has little room.
+fn script(job: &Job<'_>) -> Result<String> {
+    let here = std::env::current_dir().map_err(|e| format!("cannot tell the working directory: {e}"))?;
+    let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let mut script = String::new();
+    for (name, value) in inherited.chain(job.variables.iter().cloned()) {
+        script += &format!("export {name}={}\n", quoted(&value));
+    }
+    script += &format!("cd {} || exit\nexec", quoted(&here.display().to_string()));
+    for word in job.command {
+        script += &format!(" {}", quoted(word));
+    }
+    Ok(script + "\n")
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A directory that a guest shares with the host.
+struct Shared {
+    dir: PathBuf,
+}
+
+impl Shared {
+    fn create(parent: &Path) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = parent.join(format!("run.{}.{number}", std::process::id()));
+        fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.dir.clone() } else { self.dir.join(name) }
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name);
+        fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// The exit status of the command, or how the guest failed to run it.
+    fn status(&self) -> Result<u8> {
+        let told = fs::read_to_string(self.path("status")).unwrap_or_default();
+        told.trim().parse().map_err(|_| {
+            let console = fs::read_to_string(self.path("console")).unwrap_or_default();
+            let last: Vec<&str> = console.lines().rev().take(12).collect();
+            let last: Vec<&str> = last.into_iter().rev().collect();
+            format!("the guest ended before its command did; its console's last lines:\n{}", last.join("\n"))
+        })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = run::remove_tree(&self.dir) {
+            eprintln!("xtask: {error}");
+        }
+    }
+}
+
+/// A guest that runs, in a process group of its own. Dropping it is a power cut.
+struct Running {
+    kernel: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(boot: &mut Command) -> Result<Self> {
+        let mut kernel = boot.spawn().map_err(|e| format!("cannot run setpriv: {e}"))?;
+        let (sender, lines) = mpsc::channel();
+        if let Some(stdout) = kernel.stdout.take() {
+            std::thread::spawn(move || forward(stdout, &sender));
+        }
+        Ok(Self { kernel, lines })
+    }
+
+    /// Tells each line until the guest has closed its output. `false`: that took longer than `limit`.
+    fn listen(&self, limit: Duration, tell: impl Fn(&str)) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => tell(&line),
+                Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+
+    /// Ends the whole group: the kernel's own helper processes outlive it when it is killed.
+    fn end(&mut self) {
+        let group = format!("-{}", self.kernel.id());
+        // There is nothing left to kill where the guest powered itself off.
+        let _ = run::output(command("kill").args(["-KILL", "--", &group]));
+        let _ = self.kernel.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn forward(stdout: ChildStdout, lines: &mpsc::Sender<String>) {
+    for line in BufReader::new(stdout).split(b'\n').map_while(std::result::Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+        if lines.send(line).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_command_reach_the_guest_as_they_are() {
+        let command = ["printf", "%s\n", "it's", "a b", "$HOME"].map(str::to_owned);
+        let variables = [("WORD".to_owned(), "x'y".to_owned())];
+        let job = Job {
+            command: &command,
+            variables: &variables,
+            disks: &[],
+            scratch: "ext4",
+            memory: 1,
+            limit: Duration::ZERO,
+        };
+        let script = script(&job).unwrap();
+        let output = run::output(run::command("sh").args(["-c", &script])).unwrap();
+        assert_eq!(output, "it's\na b\n$HOME\n");
+        assert!(script.contains(r"export WORD='x'\''y'"), "{script}");
+    }
+}
