@@ -39,7 +39,9 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     }
     setup::ensure(For::Demo, options.install)?;
     println!("demo: cargo build --release");
-    if !run::passes(cargo().args(["build", "--release", "--package=mica-engine", "--bin=mica"]))? {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package=mica-engine", "--bin=mica"]).args(setup::features()?);
+    if !run::passes(&mut build)? {
         return Err("the build failed".to_owned());
     }
     let target = run::target_dir()?;

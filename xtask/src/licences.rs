@@ -17,10 +17,13 @@ pub(crate) fn verb(_: &Options) -> Result<ExitCode> {
     tree.args(["tree", "--workspace", "--edges=normal,build", "--prefix=none", "--format={p}|{l}"]);
     let crates = output(&mut tree)?;
     let crates: BTreeSet<&str> = crates.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    let exceptions = exceptions(&config);
     let mut refused = 0;
     for krate in crates.iter().filter(|line| !line.is_empty()) {
         let (name, licence) = krate.split_once('|').unwrap_or((krate, ""));
-        if !fits(licence, &allowed) {
+        let excepted =
+            exceptions.iter().any(|(other, own)| name.split(' ').next() == Some(other) && licence == own);
+        if !excepted && !fits(licence, &allowed) {
             refused += 1;
             println!("{name}: licence '{licence}' is not in deny.toml");
         }
@@ -34,6 +37,14 @@ fn allowed(config: &str) -> Vec<String> {
     let list = config.lines().skip_while(|line| line.trim() != "allow = [").skip(1);
     let list = list.take_while(|line| line.trim() != "]");
     list.filter_map(|line| line.split('"').nth(1)).map(str::to_owned).collect()
+}
+
+/// The crates with a licence of their own, one on each line.
+fn exceptions(config: &str) -> Vec<(String, String)> {
+    let list = config.lines().skip_while(|line| line.trim() != "exceptions = [").skip(1);
+    let entries = list.take_while(|line| line.trim() != "]").map(|line| line.split('"').collect::<Vec<_>>());
+    let named = entries.filter_map(|parts| Some(((*parts.get(1)?).to_owned(), (*parts.get(3)?).to_owned())));
+    named.collect()
 }
 
 /// Whether an SPDX expression can be met by `allowed` alone. The old `A/B` means `A OR B`.
@@ -97,5 +108,11 @@ mod tests {
     fn the_list_is_read_from_deny_toml() {
         let config = "[licenses]\nallow = [\n    \"MIT\",\n    # why\n    \"Zlib\",\n]\nother = [\"x\"]\n";
         assert_eq!(allowed(config), ["MIT", "Zlib"]);
+    }
+
+    #[test]
+    fn an_exception_is_one_crates_own() {
+        let config = "exceptions = [\n    # why\n    { crate = \"a\", allow = [\"MPL-2.0\"] },\n]\n";
+        assert_eq!(exceptions(config), [("a".to_owned(), "MPL-2.0".to_owned())]);
     }
 }

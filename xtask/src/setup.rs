@@ -15,6 +15,9 @@ struct Package {
 /// Everything beyond Rust, git and gcc, which were there when this was compiled.
 const PACKAGES: &[Package] = &[
     Package { name: "busybox-static", why: "the root file system of test containers", demo: true },
+    Package { name: "libclang-dev", why: "devmapper's build reads C headers with it", demo: true },
+    Package { name: "libdevmapper-dev", why: "the headers of device mapper", demo: true },
+    Package { name: "pkg-config", why: "finds those headers", demo: true },
     Package { name: "mmdebstrap", why: "makes the demo's Debian root file system", demo: true },
     Package { name: "runc", why: "the oracle that our runtime is compared with", demo: false },
     Package {
@@ -25,9 +28,13 @@ const PACKAGES: &[Package] = &[
     Package { name: "skopeo", why: "reads what mica saves, and writes what it loads", demo: false },
     Package { name: "umoci", why: "unpacks OCI layouts that mica saves, and packs others", demo: false },
     Package { name: "libarchive-tools", why: "bsdtar, which writes ACLs in a form of its own", demo: false },
-    Package { name: "e2fsprogs", why: "ext4 with project quota on a loop device", demo: false },
-    Package { name: "xfsprogs", why: "xfs on a loop device, for reflinks and quota", demo: false },
+    Package { name: "e2fsprogs", why: "ext4 with project quota, and for devmapper's layers", demo: false },
+    Package { name: "xfsprogs", why: "xfs with reflinks and quota, and for devmapper's layers", demo: false },
+    Package { name: "thin-provisioning-tools", why: "thin_delta and thin_check", demo: false },
 ];
+
+/// Those without which the driver devmapper cannot be built.
+const HEADERS: [&str; 3] = ["libclang-dev", "libdevmapper-dev", "pkg-config"];
 
 /// The version that `conformance/expected-skips.txt` and `.config/nextest.toml` were written for.
 const NEXTEST: &str = "0.9.143";
@@ -69,6 +76,13 @@ pub(crate) fn ensure(whom: For, install: bool) -> Result<bool> {
         install_nextest()?;
     }
     Ok(false)
+}
+
+/// What cargo is told beside, so that it builds what can be built here.
+pub(crate) fn features() -> Result<&'static [&'static str]> {
+    let missing = missing_packages(For::Demo)?;
+    let lacking = missing.iter().any(|package| HEADERS.contains(&package.name));
+    Ok(if lacking { &["--no-default-features"] } else { &[] })
 }
 
 fn missing_packages(whom: For) -> Result<Vec<&'static Package>> {

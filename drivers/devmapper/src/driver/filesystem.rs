@@ -1,0 +1,165 @@
+//! The file system inside of a volume.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use mica_core::graphdriver::WhiteoutForm;
+use mica_core::mount::{Fs, IdMap};
+use mica_core::{Error, MountSpec, Mounts, Result};
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::sys;
+use crate::options::Kind;
+
+impl Kind {
+    /// Makes one. A volume reads as zeroes where nothing was written, so nothing needs to be written that is zero.
+    pub(crate) fn make(self, node: &Path, uuid: &str, more: &str) -> Result<()> {
+        let program = match self {
+            Self::Ext4 => "mkfs.ext4",
+            Self::Xfs => "mkfs.xfs",
+        };
+        let own: &[&str] = match self {
+            Self::Ext4 => &[
+                "-q",
+                "-F",
+                "-m",
+                "0",
+                "-J",
+                "size=16",
+                "-O",
+                "quota,project",
+                "-E",
+                "nodiscard,assume_storage_prezeroed=1,quotatype=prjquota",
+                "-U",
+                uuid,
+            ],
+            Self::Xfs => &["-q", "-f", "-K", "-m"],
+        };
+        let mut command = Command::new(program);
+        command.args(own);
+        if self == Self::Xfs {
+            command.arg(format!("uuid={uuid}"));
+        }
+        run(command.args(more.split_whitespace()).arg(node))
+    }
+
+    /// The uuid that a file system was made with.
+    pub(crate) fn identity(self, node: &Path) -> io::Result<String> {
+        // The offsets are those of the superblocks: `s_uuid` of ext4 in its second KiB, `sb_uuid` of xfs.
+        let at = match self {
+            Self::Ext4 => 1024 + 0x68,
+            Self::Xfs => 32,
+        };
+        let mut uuid = [0; 16];
+        direct(node)?.read_exact_at(&mut uuid, at)?;
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Ok([&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]].map(hex).join("-"))
+    }
+
+    /// Whether a file system that is not mounted has met no error, and was unmounted whole.
+    pub(crate) fn is_sound(self, node: &Path) -> io::Result<bool> {
+        if self == Self::Xfs {
+            // It keeps no such mark: a failed write shuts it down, and the mount that follows repairs it.
+            return Ok(true);
+        }
+        const NEEDS_RECOVERY: u32 = 0x4;
+        const ERRORS: u16 = 0x2;
+        let mut superblock = [0; 1024];
+        direct(node)?.read_exact_at(&mut superblock, 1024)?;
+        let state = u16::from_le_bytes([superblock[0x3a], superblock[0x3b]]);
+        let incompatible =
+            u32::from_le_bytes([superblock[0x60], superblock[0x61], superblock[0x62], superblock[0x63]]);
+        Ok(state & ERRORS == 0 && incompatible & NEEDS_RECOVERY == 0)
+    }
+
+    /// Makes a mounted file system fill its volume, which has so many bytes now.
+    pub(crate) fn grow(self, root: &OwnedFd, bytes: u64) -> io::Result<()> {
+        let block = rustix::fs::fstatvfs(root)?.f_frsize;
+        match self {
+            Self::Ext4 => sys::grow_ext4(root.as_fd(), bytes / block),
+            Self::Xfs => sys::grow_xfs(root.as_fd(), bytes / block),
+        }
+    }
+
+    /// How a volume is mounted.
+    pub(crate) fn mount(self, how: &Mounting<'_>) -> Mounts {
+        let own: &[(&str, Option<&str>)] = match self {
+            // A write that is lost must not look as if it had happened.
+            Self::Ext4 => &[("errors", Some("remount-ro")), ("data_err", Some("abort"))],
+            // A snapshot has the identity of its origin.
+            Self::Xfs => &[("nouuid", None)],
+        };
+        let mut options: Vec<(String, Option<String>)> =
+            own.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect();
+        if how.quota {
+            options.push(("prjquota".to_owned(), None));
+        }
+        for option in how.more.split(',').filter(|option| !option.is_empty()) {
+            let (name, value) =
+                option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+            options.push((name.to_owned(), value.map(str::to_owned)));
+        }
+        let fs = Fs {
+            fstype: self.name().to_owned(),
+            source: how.node.to_owned(),
+            options,
+            read_only: how.read_only,
+            label: how.label.clone(),
+            id_map: how.id_map.clone(),
+            ..Fs::default()
+        };
+        Mounts { specs: vec![MountSpec::Fs(fs)], whiteouts: WhiteoutForm::Merged }
+    }
+}
+
+/// What a mount depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Mounting<'a> {
+    pub(crate) node: &'a Path,
+    pub(crate) quota: bool,
+    pub(crate) more: &'a str,
+    pub(crate) read_only: bool,
+    pub(crate) label: Option<String>,
+    pub(crate) id_map: Option<IdMap>,
+}
+
+/// Makes the root of a new file system what an empty layer shows.
+pub(crate) fn tidy(root: &OwnedFd) -> io::Result<()> {
+    match rustix::fs::unlinkat(root.as_fd(), "lost+found", AtFlags::REMOVEDIR) {
+        Err(rustix::io::Errno::NOENT) => {}
+        removed => removed?,
+    }
+    Ok(rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(0o755))?)
+}
+
+/// The root of a mounted tree, open for calls that an `O_PATH` descriptor does not take.
+pub(crate) fn root_of(tree: &mica_mount::Tree) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(tree.root(), ".", flags, Mode::empty())?)
+}
+
+fn direct(node: &Path) -> io::Result<File> {
+    let file = File::open(node)?;
+    sys::forget(&file)?;
+    Ok(file)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::Unavailable {
+            reason: format!("{program} is not installed; Debian has it in e2fsprogs or xfsprogs"),
+        },
+        _ => Error::driver(format!("run {program}"), e),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it does not say why");
+    Err(Error::driver(format!("run {program}"), last.trim()))
+}

@@ -1,0 +1,193 @@
+//! What the driver knows of its layers: a small file each.
+//!
+//! ```text
+//! pending/ID     a layer that is being made, written before the pool is told
+//! layers/ID      a layer
+//! removing/ID    a layer that is being deleted, until the pool has forgotten its volume
+//! ```
+//!
+//! A pending layer is there when the pool's transaction id says so: it counts the layers that were ever made, and is
+//! raised last. So a layer's file is written once, and no step of making or deleting one can be lost half-way.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use mica_core::{Error, LayerId, Result, durable};
+use serde::{Deserialize, Serialize};
+
+const PARTS: [&str; 3] = ["pending", "layers", "removing"];
+/// What [`durable::write`] calls a file before it is whole.
+const ASIDE: &str = ".layer.new";
+/// Ends the names of layers' files, so that what a write leaves aside is no layer's.
+const SUFFIX: &str = ".layer";
+
+/// A layer as its file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    /// The thin volume's number in the pool.
+    pub(crate) volume: u32,
+    /// The pool's transaction id once the layer is there.
+    pub(crate) transaction: u64,
+    /// The size of the volume.
+    pub(crate) bytes: u64,
+    pub(crate) committed: bool,
+    /// The file system keeps a quota of its own for this layer.
+    pub(crate) limited: bool,
+}
+
+/// The directories with the files.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    root: PathBuf,
+}
+
+impl Records {
+    /// Opens them below an existing directory.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        for part in PARTS {
+            match fs::DirBuilder::new().mode(0o700).create(root.join(part)) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(Error::io(|| format!("open '{}'", root.display())))?,
+            }
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    pub(crate) fn layer(&self, id: &LayerId) -> Result<Layer> {
+        read(&self.at("layers", id), id)?.ok_or_else(|| Error::no_layer(id))
+    }
+
+    pub(crate) fn exists(&self, id: &LayerId) -> bool {
+        self.at("layers", id).exists()
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<LayerId>> {
+        names(&self.root.join("layers"))
+    }
+
+    /// The intent to make a layer.
+    pub(crate) fn intend(&self, id: &LayerId, layer: &Layer) -> Result<()> {
+        write(&self.at("pending", id), layer).map_err(Error::io(|| format!("create layer '{id}'")))
+    }
+
+    /// The layers that were intended, and are neither there nor given up.
+    pub(crate) fn intended(&self) -> Result<Vec<(LayerId, Layer)>> {
+        self.read_all("pending")
+    }
+
+    /// An intended layer is there. Needs no syncing: the pool's transaction id tells it again.
+    pub(crate) fn establish(&self, id: &LayerId) -> io::Result<()> {
+        fs::rename(self.at("pending", id), self.at("layers", id))
+    }
+
+    /// An intended layer is given up, and the pool knows nothing of it.
+    pub(crate) fn give_up(&self, id: &LayerId) -> io::Result<()> {
+        remove(&self.at("pending", id))
+    }
+
+    /// Replaces a layer's file.
+    pub(crate) fn replace(&self, id: &LayerId, layer: &Layer) -> io::Result<()> {
+        write(&self.at("layers", id), layer)
+    }
+
+    /// A layer is to be deleted: from here on there is none of this id.
+    pub(crate) fn take_away(&self, id: &LayerId) -> io::Result<()> {
+        durable::rename(&self.at("layers", id), &self.at("removing", id))?;
+        durable::sync_dir(&self.root.join("layers"))
+    }
+
+    /// The layers that are being deleted.
+    pub(crate) fn leaving(&self) -> Result<Vec<(LayerId, Layer)>> {
+        self.read_all("removing")
+    }
+
+    /// The pool has forgotten a deleted layer.
+    pub(crate) fn forget(&self, id: &LayerId) -> io::Result<()> {
+        remove(&self.at("removing", id))
+    }
+
+    /// Returns when every layer's file survives a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        durable::sync_dir(&self.root.join("layers")).map_err(Error::io(|| "sync the layers"))
+    }
+
+    /// Deletes what writes that a crash cut off have left aside.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        let tidy = || {
+            for part in PARTS {
+                for entry in fs::read_dir(self.root.join(part))? {
+                    let path = entry?.path();
+                    if path.to_str().is_some_and(|path| path.ends_with(ASIDE)) {
+                        remove(&path)?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        tidy().map_err(Error::io(|| "delete what a crash left"))
+    }
+
+    /// Every volume that some layer has, made or not.
+    pub(crate) fn volumes(&self) -> Result<Vec<u32>> {
+        let all = PARTS.into_iter().map(|part| self.read_all(part));
+        let all: Vec<_> = all.collect::<Result<_>>()?;
+        Ok(all.into_iter().flatten().map(|(_, layer)| layer.volume).collect())
+    }
+
+    fn at(&self, part: &str, id: &LayerId) -> PathBuf {
+        self.root.join(part).join(format!("{id}{SUFFIX}"))
+    }
+
+    fn read_all(&self, part: &str) -> Result<Vec<(LayerId, Layer)>> {
+        let ids = names(&self.root.join(part))?;
+        let read = |id: LayerId| Ok(read(&self.at(part, &id), &id)?.map(|layer| (id, layer)));
+        ids.into_iter().map(read).filter_map(Result::transpose).collect()
+    }
+}
+
+/// The ids among the names in a directory; what a write left aside is none.
+fn names(dir: &Path) -> Result<Vec<LayerId>> {
+    let entries: io::Result<Vec<_>> = fs::read_dir(dir).and_then(Iterator::collect);
+    let entries = entries.map_err(Error::io(|| "list the layers"))?;
+    let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).collect())
+}
+
+fn read(path: &Path, id: &LayerId) -> Result<Option<Layer>> {
+    let content = match fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        content => content.map_err(Error::io(|| format!("read the record of layer '{id}'")))?,
+    };
+    let layer = serde_json::from_slice(&content);
+    layer
+        .map(Some)
+        .map_err(|e| Error::Corrupt { what: format!("layer '{id}'"), reason: format!("its record: {e}") })
+}
+
+fn write(path: &Path, layer: &Layer) -> io::Result<()> {
+    durable::write(path, &serde_json::to_vec(layer)?)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The lock under which the pool and the files are changed together. Whoever waits for anything else lets go of it first.
+#[derive(Debug)]
+pub(crate) struct Guard(#[allow(dead_code, reason = "held until it is dropped")] File);
+
+impl Guard {
+    pub(crate) fn take(root: &Path) -> Result<Self> {
+        let lock = || {
+            let file = File::options().write(true).create(true).truncate(false).open(root.join("lock"))?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map(Self).map_err(Error::io(|| format!("lock '{}'", root.display())))
+    }
+}

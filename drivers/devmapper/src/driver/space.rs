@@ -1,0 +1,166 @@
+//! How full the pool is, and what follows from it.
+
+use std::fs::File;
+use std::io;
+use std::process::{Command, Stdio};
+
+use mica_core::{Error, LayerId, Result, Usage};
+
+use super::dm::{Device, DeviceMapper};
+use super::pool::Pool;
+use super::records::Layer;
+use super::thin::{Health, Status, Used};
+use super::{delta, sys};
+use crate::options::{Backing, Kind, Options};
+
+/// Fails with `Unavailable` where the host lacks device mapper, its thin pools, or the tools of the file system.
+pub(crate) fn needed(kind: Kind) -> Result<()> {
+    let lacking = |reason: String| Error::Unavailable { reason };
+    let modules = "it needs the kernel modules dm_mod and dm_thin_pool";
+    let dm = DeviceMapper::open()
+        .map_err(|e| lacking(format!("/dev/mapper/control does not open ({e}): {modules}")))?;
+    let there = || {
+        dm.target("thin-pool").map_err(|e| lacking(format!("device mapper does not answer ({e}): {modules}")))
+    };
+    if there()?.is_none() {
+        // Where modules can be loaded this is all that it takes; where not, it changes nothing.
+        let load = Command::new("modprobe").args(["-q", "dm-thin-pool"]).stdin(Stdio::null()).status();
+        drop(load);
+        if there()?.is_none() {
+            return Err(lacking(format!("device mapper has no thin pools here: {modules}")));
+        }
+    }
+    let mkfs = format!("mkfs.{}", kind.name());
+    let dirs = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all = std::env::split_paths(&path).chain(dirs.into_iter().map(Into::into));
+    if all.any(|dir| dir.join(&mkfs).exists()) {
+        return Ok(());
+    }
+    let package = if kind == Kind::Xfs { "xfsprogs" } else { "e2fsprogs" };
+    Err(lacking(format!("{mkfs} is not installed; Debian has it in {package}")))
+}
+
+/// Fails unless the pool can take another layer. The caller holds the lock.
+pub(crate) fn admit(pool: &Pool, options: &Options) -> Result<()> {
+    pool.grow(pool.record.base_size / 8, options.file_size.0)?;
+    let status = pool.thin.status()?;
+    healthy(pool, &status)?;
+    let least = |used: Used| used.total * u64::from(options.min_free) / 100;
+    let doing = |what: &str, used: Used| Error::NoSpace {
+        doing: format!(
+            "the pool '{}' has {} of {} blocks of {what} free, and 'min_free' keeps {} % of them; remove something{}",
+            pool.thin.name(),
+            used.free(),
+            used.total,
+            options.min_free,
+            match pool.record.backing {
+                Backing::Files => " or raise 'file_size'",
+                _ => " or enlarge the pool",
+            },
+        ),
+    };
+    if status.data.free() < least(status.data).max(1) {
+        return Err(doing("data", status.data));
+    }
+    if status.metadata.free() < least(status.metadata).max(status.metadata_reserve) {
+        return Err(doing("metadata", status.metadata));
+    }
+    Ok(())
+}
+
+fn healthy(pool: &Pool, status: &Status) -> Result<()> {
+    match status.health {
+        Health::Good => Ok(()),
+        Health::OutOfSpace => {
+            Err(Error::NoSpace { doing: format!("the pool '{}' is full", pool.thin.name()) })
+        }
+        health => Err(Error::Corrupt {
+            what: format!("the pool '{}'", pool.thin.name()),
+            reason: health.told().to_owned(),
+        }),
+    }
+}
+
+/// Fails unless all that was written to a layer is in it. The caller holds the lock, and nothing is mounted.
+pub(crate) fn whole(pool: &Pool, layer: &Layer, id: &LayerId) -> Result<()> {
+    healthy(pool, &pool.thin.status()?)?;
+    let doing = || format!("look at the file system of layer '{id}'");
+    let filesystem = pool.record.filesystem;
+    let look = |device: &Device| filesystem.is_sound(&device.node()).map_err(Error::io(doing));
+    if pool.thin.with_active(layer.volume, layer.bytes, look)? {
+        return Ok(());
+    }
+    let reason = "its file system met an error, so what was written last may be missing".to_owned();
+    Err(Error::Corrupt { what: format!("layer '{id}'"), reason })
+}
+
+/// Returns when all that volumes hold, and that they are there, survives a power cut. The caller holds the lock.
+pub(crate) fn flush(pool: &Pool) -> Result<()> {
+    let doing = || format!("flush the pool '{}'", pool.thin.name());
+    let flush = || {
+        File::open(pool.data_node()?)?.sync_all()?;
+        // Any message has the kernel write the metadata; this one changes nothing else.
+        let is = pool.thin.status().map_err(io::Error::other)?.transaction;
+        pool.thin.set_transaction(is, is)
+    };
+    flush().map_err(Error::io(doing))
+}
+
+/// What a layer's volume has that its parent's has not. The caller holds the lock.
+pub(crate) fn usage(pool: &Pool, parent: u32, layer: &Layer) -> Result<Usage> {
+    let bytes = match delta::blocks(pool, parent, layer.volume)? {
+        Some(ranges) => {
+            ranges.iter().map(|range| range.end - range.start).sum::<u64>() * pool.record.block_size
+        }
+        None => {
+            let mapped = |volume, bytes| pool.thin.with_active(volume, bytes, |_| pool.thin.mapped(volume));
+            mapped(layer.volume, layer.bytes)?.saturating_sub(mapped(parent, layer.bytes)?)
+        }
+    };
+    Ok(Usage { bytes, inodes: None })
+}
+
+/// Gives the blocks of a volume that is about to be deleted back to what the pool is made on: deleting a volume alone
+/// keeps them in the pool. The caller holds the lock.
+pub(crate) fn discard(pool: &Pool, layer: &Layer, options: &Options) -> Result<()> {
+    let wanted = options.discard.unwrap_or(pool.record.backing == Backing::Files);
+    if !wanted || pool.thin.status()?.health != Health::Good {
+        return Ok(());
+    }
+    pool.thin.with_active(layer.volume, layer.bytes, |device| {
+        // Only space is lost where this fails, and removing must go on.
+        let _ = sys::discard(&device.node());
+        Ok(())
+    })
+}
+
+/// What `mica info` shows.
+pub(crate) fn status(pool: &Pool) -> Result<Vec<(String, String)>> {
+    let status = pool.thin.status()?;
+    let block = pool.record.block_size;
+    let rows = [
+        ("Pool Name", pool.thin.name().to_owned()),
+        ("Pool State", status.health.told().to_owned()),
+        ("Backing", pool.record.backing.to_string()),
+        ("Backing Filesystem", pool.record.filesystem.name().to_owned()),
+        ("Block Size", size(block)),
+        ("Base Size", size(pool.record.base_size)),
+        ("Data Used", size(status.data.used * block)),
+        ("Data Total", size(status.data.total * block)),
+        ("Metadata Used", size(status.metadata.used * 4096)),
+        ("Metadata Total", size(status.metadata.total * 4096)),
+        ("Transaction Id", status.transaction.to_string()),
+        ("Native Diff", if delta::tool() { "true" } else { "false: thin_delta is not installed" }.to_owned()),
+    ];
+    Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(shift, unit)| format!("{:.4} {unit}", bytes as f64 / (1u64 << shift) as f64).replace(".0000", ""),
+    )
+}
