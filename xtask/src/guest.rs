@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const INIT: &str = include_str!("../guest/init.sh");
 /// The size of the disk for temporary files, which takes what is written to it.
 const SCRATCH: u64 = 32 << 30;
+/// What the files that a guest brings back are called in between, before their numbers.
+const BROUGHT: &str = "brought.";
 /// What the guest inherits of our environment.
 const INHERITED: &[&str] = &["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUST_BACKTRACE", "CI"];
 
@@ -37,6 +39,7 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
         scratch: &options.scratch,
         memory: options.memory,
         limit: Duration::from_secs(options.seconds.into()),
+        brings: &[],
     };
     let status = guest.run(&job, |line| println!("{line}"))?;
     Ok(ExitCode::from(status))
@@ -60,6 +63,8 @@ pub(crate) struct Job<'a> {
     /// In MiB.
     pub(crate) memory: u32,
     pub(crate) limit: Duration,
+    /// Files that the command writes, which come to the same path on the host.
+    pub(crate) brings: &'a [PathBuf],
 }
 
 impl Guest {
@@ -95,6 +100,7 @@ impl Guest {
                 job.command.join(" ")
             ));
         }
+        shared.bring(job.brings)?;
         shared.status()
     }
 
@@ -127,11 +133,14 @@ fn script(job: &Job<'_>) -> Result<String> {
     for (name, value) in inherited.chain(job.variables.iter().cloned()) {
         script += &format!("export {name}={}\n", quoted(&value));
     }
-    script += &format!("cd {} || exit\nexec", quoted(&here.display().to_string()));
-    for word in job.command {
-        script += &format!(" {}", quoted(word));
+    script += &format!("cd {} || exit\n", quoted(&here.display().to_string()));
+    let words: Vec<String> = job.command.iter().map(|word| quoted(word)).collect();
+    script += &format!("{}\nstatus=$?\n", words.join(" "));
+    for (number, path) in job.brings.iter().enumerate() {
+        let path = quoted(&path.display().to_string());
+        script += &format!("[ ! -e {path} ] || cp {path} /out/{BROUGHT}{number}\n");
     }
-    Ok(script + "\n")
+    Ok(script + "exit $status\n")
 }
 
 fn quoted(word: &str) -> String {
@@ -159,6 +168,20 @@ impl Shared {
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path(name);
         fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Puts what the guest brings to where it belongs.
+    fn bring(&self, paths: &[PathBuf]) -> Result<()> {
+        for (number, path) in paths.iter().enumerate() {
+            let brought = self.path(&format!("{BROUGHT}{number}"));
+            if !brought.exists() {
+                continue;
+            }
+            let dir = path.parent().unwrap_or(Path::new("."));
+            let copied = fs::create_dir_all(dir).and_then(|()| fs::copy(&brought, path));
+            copied.map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// The exit status of the command, or how the guest failed to run it.
@@ -248,6 +271,7 @@ mod tests {
             scratch: "ext4",
             memory: 1,
             limit: Duration::ZERO,
+            brings: &[],
         };
         let script = script(&job).unwrap();
         let output = run::output(run::command("sh").args(["-c", &script])).unwrap();

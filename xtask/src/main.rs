@@ -19,7 +19,7 @@ mod source;
 mod test;
 mod tree;
 
-use options::{DISK, Flag, MEMORY, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
+use options::{DISK, Flag, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,8 +57,10 @@ const VERBS: &[Verb] = &[
         about: "Run every test, and count what passed, failed and was skipped",
         details: "Needs root: the tests mount real file systems and start real containers.\n\
                   Fails on a failed test, on a skip that conformance/expected-skips.txt lacks, and on\n\
-                  anything left behind: mounts, devices, namespaces, cgroups, processes, files.",
-        flags: &[NO_INSTALL, PACKAGE],
+                  anything left behind: mounts, devices, namespaces, cgroups, processes, files.\n\
+                  What needs device mapper, or the project quotas and the mount calls of an older kernel, runs in a guest\n\
+                  (`cargo xtask guest`); device mapper runs natively where the host has it.",
+        flags: &[NO_INSTALL, NO_GUEST, PACKAGE],
         run: test::verb,
     },
     Verb {

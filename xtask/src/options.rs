@@ -21,8 +21,11 @@ pub(crate) const NO_INSTALL: Flag =
     Flag { name: "--no-install", value: None, about: "Say what is missing, and install nothing" };
 pub(crate) const PACKAGE: Flag =
     Flag { name: "--package", value: Some("NAME"), about: "Test this crate only; may be repeated" };
-pub(crate) const SECONDS: Flag =
-    Flag { name: "--seconds", value: Some("N"), about: "Time for each target [default: 60]" };
+pub(crate) const SECONDS: Flag = Flag {
+    name: "--seconds",
+    value: Some("N"),
+    about: "Time for each target, or in the guest [default: 60]",
+};
 pub(crate) const DISK: Flag = Flag {
     name: "--disk",
     value: Some("FILE"),
@@ -37,6 +40,8 @@ pub(crate) const MEMORY: Flag =
     Flag { name: "--memory", value: Some("MIB"), about: "Memory of the guest [default: 2048]" };
 pub(crate) const REST: Flag =
     Flag { name: "--", value: Some("ARGS..."), about: "Pass everything that follows on" };
+pub(crate) const NO_GUEST: Flag =
+    Flag { name: "--no-guest", value: None, about: "Leave out what needs a kernel of its own" };
 pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
 
 /// What was asked for.
@@ -44,6 +49,7 @@ pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print 
 pub(crate) struct Options {
     pub(crate) help: bool,
     pub(crate) install: bool,
+    pub(crate) guest: bool,
     pub(crate) packages: Vec<String>,
     pub(crate) seconds: u32,
     pub(crate) disks: Vec<PathBuf>,
@@ -57,6 +63,7 @@ impl Default for Options {
         Self {
             help: false,
             install: true,
+            guest: true,
             packages: Vec::new(),
             seconds: 60,
             disks: Vec::new(),
@@ -93,6 +100,7 @@ pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Optio
         match flag.name {
             "--help" => options.help = true,
             "--no-install" => options.install = false,
+            "--no-guest" => options.guest = false,
             "--package" => options.packages.push(value),
             "--disk" => options.disks.push(value.into()),
             "--scratch" if matches!(value.as_str(), "ext4" | "xfs") => options.scratch = value,

@@ -18,6 +18,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Nothing could be run.
+    pub(crate) fn of_failure(text: String) -> Self {
+        Self { failed: vec![text], ..Self::default() }
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed.extend(other.failed);

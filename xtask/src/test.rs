@@ -1,5 +1,7 @@
 //! `cargo xtask test`: the whole suite, what it skipped, and what it left behind.
 
+mod kernels;
+
 use crate::Result;
 use crate::leaks::Snapshot;
 use crate::options::Options;
@@ -27,7 +29,11 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     let scratch = Scratch::create()?;
     let before = Snapshot::take(&scratch.dir);
     let run = Run { target: run::target_dir()?, scratch: scratch.dir.clone() };
-    let tally = run.all(&options.packages)?;
+    let mut tally = run.all(&options.packages)?;
+    if options.guest {
+        let guests = run.on_other_kernels(&options.packages, options.install);
+        tally.add(guests.unwrap_or_else(Tally::of_failure));
+    }
     let mut faults = before.differences();
     faults.extend(scratch.leftovers()?);
 
@@ -67,34 +73,28 @@ struct Run {
 impl Run {
     /// Runs the suite, or that of `packages`. What fails to build counts as a failure, and the rest still runs.
     fn all(&self, packages: &[String]) -> Result<Tally> {
-        let chosen: Vec<String> = match packages {
-            [] => vec!["--workspace".to_owned()],
-            _ => packages.iter().map(|name| format!("--package={name}")).collect(),
-        };
-        let mut tally = self.nextest("the workspace", Path::new("."), &chosen)?;
+        let chosen = chosen(packages)?;
+        let mut tally = self.nextest("the workspace", Path::new("."), "default", &chosen)?;
         tally.add(self.doc_tests(&chosen)?);
         if packages.is_empty() {
             for example in examples() {
                 let manifest = format!("--manifest-path={}", example.join("Cargo.toml").display());
                 let args = [manifest, format!("--config-file={NEXTEST_CONFIG}")];
-                tally.add(self.nextest(&example.display().to_string(), &example, &args)?);
+                tally.add(self.nextest(&example.display().to_string(), &example, "default", &args)?);
             }
         }
         Ok(tally)
     }
 
     /// Runs the tests of the workspace in `root`, below which nextest puts its report, wherever it builds.
-    fn nextest(&self, what: &str, root: &Path, args: &[String]) -> Result<Tally> {
-        let junit = root.join("target/nextest/default/junit.xml");
-        // A report of an earlier run must not be taken for this one's.
-        if let Err(error) = fs::remove_file(&junit)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(format!("{}: {error}", junit.display()));
-        }
+    fn nextest(&self, what: &str, root: &Path, profile: &str, args: &[String]) -> Result<Tally> {
+        let junit = report_of(root, profile);
+        forget(&junit)?;
         println!("test: {what}");
         let mut nextest = self.cargo();
-        nextest.args(["nextest", "run", "--run-ignored=all", "--no-tests=pass"]).args(args);
+        nextest
+            .args(["nextest", "run", "--run-ignored=all", "--no-tests=pass", "--profile", profile])
+            .args(args);
         let passed = run::passes(&mut nextest)?;
         let mut tally = Tally::from_junit(&fs::read_to_string(&junit).unwrap_or_default());
         if !passed && tally.failed.is_empty() {
@@ -117,6 +117,31 @@ impl Run {
         let mut cargo = cargo();
         cargo.env("TMPDIR", &self.scratch).env("CARGO_TARGET_DIR", &self.target);
         cargo
+    }
+}
+
+/// What cargo is told to build: these packages, or all that can be built here.
+fn chosen(packages: &[String]) -> Result<Vec<String>> {
+    let mut chosen: Vec<String> = packages.iter().map(|name| format!("--package={name}")).collect();
+    if chosen.is_empty() {
+        chosen.push("--workspace".to_owned());
+    }
+    chosen.extend(setup::features()?.iter().map(|&feature| feature.to_owned()));
+    Ok(chosen)
+}
+
+/// Where nextest puts the report of a profile.
+fn report_of(root: &Path, profile: &str) -> PathBuf {
+    root.join("target/nextest").join(profile).join("junit.xml")
+}
+
+/// A report of an earlier run must not be taken for this one's.
+fn forget(report: &Path) -> Result<()> {
+    match fs::remove_file(report) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", report.display()))
+        }
+        _ => Ok(()),
     }
 }
 
