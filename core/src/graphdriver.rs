@@ -127,6 +127,11 @@ pub trait GraphDriver: Debug + Send + Sync {
     /// how full the pool is. For people only; nobody parses it.
     fn status(&self) -> Result<Vec<(String, String)>>;
 
+    /// What is wrong with what all layers are kept in, such as a pool, for `mica storage check`: a sentence each without
+    /// a full stop, which says what mends it. Empty where all is well. What is wrong with a single layer shows when that is
+    /// used. Changes nothing.
+    fn check(&self) -> Result<Vec<String>>;
+
     /// Makes an empty change on top of `chain.parents`: a writable layer that shows its parent's tree, or an empty
     /// directory of mode 0755 owned by root where there is no parent. The tree's root directory has the mode, the
     /// owner and the extended attributes of the parent's.
@@ -193,6 +198,13 @@ pub trait GraphDriver: Debug + Send + Sync {
     ///
     /// Fails with `NotFound`.
     fn usage(&self, chain: Chain<'_>) -> Result<Usage>;
+
+    /// Where this layer is kept, as names and values for `mica inspect`: its directories, its device. The names are
+    /// those of Docker's `GraphDriver.Data` where that has them. For people and their scripts; the engine reads
+    /// nothing of it. Makes nothing ready: what is there only while the layer is mounted is left out otherwise.
+    ///
+    /// Fails with `NotFound`.
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>>;
 
     /// Removes a layer in any state, finished or not. Nothing of it is mounted and no layer stands on it. The id is free when
     /// this returns, and a crash on the way leaves a layer that is whole, or only space that the next `open`

@@ -110,7 +110,7 @@ impl Store {
         Ok(Self { driver: driver.into(), uses: Uses::new(uses)? })
     }
 
-    /// The driver, for what needs no lock: its name, capabilities, status and list.
+    /// The driver, for what needs no lock: its name, capabilities, status, check and list.
     pub fn driver(&self) -> &dyn GraphDriver {
         &*self.driver
     }
@@ -192,6 +192,11 @@ impl Store {
     /// What a layer alone takes on disk.
     pub fn usage<S>(&self, layer: &Layer<S>) -> Result<Usage> {
         self.driver.usage(layer.chain())
+    }
+
+    /// Where a layer is kept, as names and values for people.
+    pub fn layer_status<S>(&self, layer: &Layer<S>) -> Result<Vec<(String, String)>> {
+        self.driver.layer_status(layer.chain())
     }
 
     /// Removes a layer in any state. No layer may stand on it. A layer that does not exist is removed already.

@@ -124,6 +124,7 @@ impl Checker<'_> {
         for name in crate::root::names(&self.engine.root().path().join("storage"))? {
             match self.engine.store(Some(&name)) {
                 Ok(store) => {
+                    self.check_driver(&name, &store);
                     let held: BTreeSet<LayerId> = store.driver().list()?.into_iter().collect();
                     self.report.held += held.len();
                     self.drivers.insert(name, (store, held));
@@ -135,6 +136,19 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the driver finds wrong with what it keeps its layers in.
+    fn check_driver(&mut self, name: &str, store: &Store) {
+        match store.driver().check() {
+            Ok(wrong) => {
+                wrong.into_iter().for_each(|what| self.left(what, "it takes more than this command"))
+            }
+            Err(error) => self.left(
+                format!("storage driver '{name}' cannot be checked: {error}"),
+                "the next check tries again",
+            ),
+        }
     }
 
     /// Notes something wrong, and mends it by `mend` where that is asked for.

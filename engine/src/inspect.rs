@@ -1,8 +1,6 @@
 //! `inspect` of an image, in Docker's words.
 
-use std::path::{Path, PathBuf};
-
-use mica_core::{Layer, MountOptions, MountSpec};
+use mica_core::{Layer, Store};
 use serde_json::{Map, Value, json};
 
 use crate::{Engine, Image, Result, layers};
@@ -31,52 +29,22 @@ impl Engine {
         }))
     }
 
-    /// The driver that has the image, and what it mounts.
+    /// The driver that has the image, and where it keeps the last layer.
     fn image_driver(&self, image: &Image) -> Result<Value> {
         let Some(top) = image.top() else { return Ok(Value::Null) };
         let record = layers::record(self.root(), top)?;
         for driver in record.drivers.keys() {
             let Ok(store) = self.store(Some(driver)) else { continue };
             if let Some(layer) = layers::committed(self.root(), image.chain(), driver)? {
-                let data = match read_mounts(&store, &layer)?.first() {
-                    Some(spec) => mount_data(spec),
-                    None => Value::Null,
-                };
-                return Ok(json!({ "Name": driver, "Data": data }));
+                return Ok(json!({ "Name": driver, "Data": graph_data(&store, &layer) }));
             }
         }
         Ok(Value::Null)
     }
 }
 
-fn read_mounts(store: &mica_core::Store, layer: &Layer<mica_core::Committed>) -> Result<Vec<MountSpec>> {
-    let hold = store.read(layer, &MountOptions::default())?;
-    let specs = hold.mounts().specs.clone();
-    hold.release()?;
-    Ok(specs)
-}
-
-/// What a mount is made of, as `GraphDriver.Data` names it: directories joined by colons, the topmost first.
-pub fn mount_data(spec: &MountSpec) -> Value {
-    let mut data = Map::new();
-    let mut put = |name: &str, path: &Path| data.insert(name.to_owned(), path.display().to_string().into());
-    match spec {
-        MountSpec::Overlay(overlay) => {
-            if let Some(upper) = &overlay.upper {
-                put("UpperDir", &upper.dir);
-                put("WorkDir", &upper.work);
-            }
-            let joined =
-                overlay.lowers.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
-            put("LowerDir", &PathBuf::from(joined));
-        }
-        MountSpec::Bind(bind) => {
-            put("UpperDir", &bind.source);
-        }
-        MountSpec::Fs(fs) => {
-            put("Source", &fs.source);
-        }
-        _ => return Value::Null,
-    }
-    Value::Object(data)
+/// What a driver says of a layer, as `GraphDriver.Data`; empty where it says nothing.
+pub(crate) fn graph_data<S>(store: &Store, layer: &Layer<S>) -> Map<String, Value> {
+    let rows = store.layer_status(layer).unwrap_or_default();
+    rows.into_iter().map(|(name, value)| (name, value.into())).collect()
 }

@@ -21,7 +21,7 @@ list! {
     "mounts-of-committed-layer" mounts_of_committed_layer =
         "mounts fails with State for Write or Apply on a committed layer, also after a restart";
     "missing-layers" missing_layers =
-        "commit, sync, usage and changes fail with NotFound for a layer that does not exist";
+        "commit, sync, usage, layer_status and changes fail with NotFound for a layer that does not exist";
     "id-maps" id_maps =
         "owners are shifted by the id map; else mounts answers Unsupported",
         IdMaps else id_maps_are_refused;
@@ -123,6 +123,7 @@ fn missing_layers(bench: Bench<'_>) -> Verdict {
         let chain = Chain { id: &nobody, parents };
         refused!(bench.driver().commit(chain), NotFound, "commit of a missing layer");
         refused!(bench.driver().usage(chain), NotFound, "usage of a missing layer");
+        refused!(bench.driver().layer_status(chain), NotFound, "layer_status of a missing layer");
         refused!(bench.driver().changes(chain, &NoTrees), NotFound, "changes of a missing layer");
     }
     refused!(bench.driver().sync(std::slice::from_ref(&nobody)), NotFound, "sync of a missing layer");

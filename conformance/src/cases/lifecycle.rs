@@ -1,5 +1,6 @@
 //! From `create` to `remove`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -49,6 +50,10 @@ list! {
         "ids are safe as file names, and two ids are two layers";
     "sync-answers" sync_answers =
         "sync returns for committed layers, for many and for none, and changes nothing that they show";
+    "check-finds-nothing" check_finds_nothing =
+        "check is empty where all is well, with layers and without";
+    "layer-status" layer_status =
+        "layer_status has a value for each of its names, in any state of the layer, and makes nothing ready";
     "name-and-capabilities" name_and_capabilities =
         "the name is the registered one, and the capabilities never change while the driver is open";
 }
@@ -387,6 +392,37 @@ fn sync_answers(bench: Bench<'_>) -> Verdict {
     bench.store().sync([&base]).doing(|| "sync one again")?;
     let bench = bench.restart()?;
     bench.snapshot(&top)?.expect(&before, Times::OfAll)
+}
+
+fn check_finds_nothing(bench: Bench<'_>) -> Verdict {
+    let nothing_wrong = |bench: &Bench<'_>, when: &str| {
+        let wrong = bench.driver().check().doing(|| format!("check {when}"))?;
+        ensure!(wrong.is_empty(), "{when}, check finds: {}", wrong.join("; "));
+        Ok(())
+    };
+    nothing_wrong(&bench, "in an empty root")?;
+    let base = bench.layer("base", None, |tree| write(&tree.join("file"), "x"))?;
+    let layer = bench.create("layer", Some(&base))?;
+    bench.edit(&layer, |_| nothing_wrong(&bench, "while a layer is mounted"))?;
+    nothing_wrong(&bench, "with layers")?;
+    nothing_wrong(&bench.restart()?, "after a restart")
+}
+
+fn layer_status(bench: Bench<'_>) -> Verdict {
+    let base = bench.layer("base", None, |tree| write(&tree.join("file"), "x"))?;
+    let layer = bench.create("layer", Some(&base))?;
+    let told = |chain: Chain<'_>, when: &str| {
+        let rows = bench.driver().layer_status(chain).doing(|| format!("ask of '{}' {when}", chain.id))?;
+        let names: BTreeSet<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
+        let is_named = names.len() == rows.len() && !names.contains("");
+        ensure!(is_named, "{when}, the layer_status of '{}' is not a value a name: {rows:?}", chain.id);
+        Ok(())
+    };
+    let before = bench.leftovers()?;
+    told(base.chain(), "once it is committed")?;
+    told(layer.chain(), "while it is writable")?;
+    bench.leftovers()?.expect_none_since(&before)?;
+    bench.edit(&layer, |_| told(layer.chain(), "while it is mounted"))
 }
 
 fn name_and_capabilities(bench: Bench<'_>) -> Verdict {

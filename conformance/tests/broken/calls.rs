@@ -122,6 +122,48 @@ impl Fault for TellsNoUsage {
     }
 }
 
+/// What is in motion looks wrong to it.
+#[derive(Debug, Default)]
+struct FindsFault;
+
+impl Fault for FindsFault {
+    fn check(&self, plain: &Plain) -> Result<Vec<String>> {
+        let writable = plain.list()?.into_iter().filter(|id| !plain.is_committed(id));
+        Ok(writable.map(|id| format!("layer '{id}' was never committed")).collect())
+    }
+}
+
+/// Tells where a layer is by making it ready to be mounted.
+#[derive(Debug, Default)]
+struct ActivatesToTell;
+
+impl Fault for ActivatesToTell {
+    fn layer_status(&self, plain: &Plain, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        let rows = plain.layer_status(chain)?;
+        File::create(plain.layer(chain.id).join("active")).unwrap();
+        Ok(rows)
+    }
+}
+
+#[derive(Debug, Default)]
+struct TellsTwoPlaces;
+
+impl Fault for TellsTwoPlaces {
+    fn layer_status(&self, plain: &Plain, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        let row = plain.layer_status(chain)?;
+        Ok([row.clone(), row].concat())
+    }
+}
+
+#[derive(Debug, Default)]
+struct TellsOfAnyLayer;
+
+impl Fault for TellsOfAnyLayer {
+    fn layer_status(&self, plain: &Plain, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        Ok(vec![("UpperDir".to_owned(), plain.tree(chain.id).display().to_string())])
+    }
+}
+
 #[derive(Debug, Default)]
 struct PanicsAtLongIds;
 
@@ -231,6 +273,10 @@ caught! {
     sync_that_looks_at_nothing: SyncsAnything => ["missing-layers"];
     remove_that_only_renames: CleansNothing => ["leaves-no-files", "crash-among-removals"];
     remove_that_deletes_in_place: RemovesInPlace => ["crash-at-any-moment"];
+    check_that_finds_fault_with_the_living: FindsFault => ["check-finds-nothing"];
+    layer_status_that_activates: ActivatesToTell => ["layer-status"];
+    layer_status_with_two_values: TellsTwoPlaces => ["layer-status"];
+    layer_status_of_nothing: TellsOfAnyLayer => ["missing-layers"];
     usage_of_nothing: TellsNoUsage => ["usage", "usage-of-child"];
     panic_at_a_long_id: PanicsAtLongIds => ["ids-do-not-collide"];
     name_that_is_not_the_registered_one: CallsItselfOtherwise => ["name-and-capabilities"];

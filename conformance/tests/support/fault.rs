@@ -25,6 +25,9 @@ pub(crate) trait Fault: Debug + Default + Send + Sync + 'static {
         Ok(())
     }
     fn claims(_honest: &mut Capabilities) {}
+    fn check(&self, plain: &Plain) -> Result<Vec<String>> {
+        plain.check()
+    }
     fn create(&self, plain: &Plain, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         plain.create(chain, options)
     }
@@ -48,6 +51,9 @@ pub(crate) trait Fault: Debug + Default + Send + Sync + 'static {
     }
     fn usage(&self, plain: &Plain, chain: Chain<'_>) -> Result<Usage> {
         plain.usage(chain)
+    }
+    fn layer_status(&self, plain: &Plain, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        plain.layer_status(chain)
     }
     fn remove(&self, plain: &Plain, id: &LayerId) -> Result<()> {
         plain.remove(id)
@@ -83,6 +89,9 @@ impl<F: Fault> GraphDriver for Broken<F> {
     fn status(&self) -> Result<Vec<(String, String)>> {
         self.plain.status()
     }
+    fn check(&self) -> Result<Vec<String>> {
+        self.fault.check(&self.plain)
+    }
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.fault.create(&self.plain, chain, options)
     }
@@ -106,6 +115,9 @@ impl<F: Fault> GraphDriver for Broken<F> {
     }
     fn usage(&self, chain: Chain<'_>) -> Result<Usage> {
         self.fault.usage(&self.plain, chain)
+    }
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        self.fault.layer_status(&self.plain, chain)
     }
     fn remove(&self, id: &LayerId) -> Result<()> {
         self.fault.remove(&self.plain, id)

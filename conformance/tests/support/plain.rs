@@ -145,6 +145,10 @@ impl GraphDriver for Plain {
         Ok(vec![("Root".to_owned(), self.root.display().to_string())])
     }
 
+    fn check(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.capabilities.admit_layer(self.name, options)?;
         if let Some(parent) = chain.parent() {
@@ -206,6 +210,11 @@ impl GraphDriver for Plain {
         let mut usage = Usage { bytes: 0, inodes: Some(0) };
         add_up(&self.tree(chain.id), &mut usage).map_err(Error::io(|| format!("walk '{}'", chain.id)))?;
         Ok(usage)
+    }
+
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        self.known(chain.id)?;
+        Ok(vec![("UpperDir".to_owned(), self.tree(chain.id).display().to_string())])
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

@@ -206,6 +206,13 @@ impl GraphDriver for Devmapper {
         self.change(space::status)
     }
 
+    fn check(&self) -> Result<Vec<String>> {
+        match Record::read(&self.root)? {
+            Some(_) => self.change(space::check),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.capabilities.admit_layer(NAME, options)?;
         self.change(|pool| {
@@ -294,6 +301,12 @@ impl GraphDriver for Devmapper {
         let parent = chain.parent().map(|id| self.records.layer(id)).transpose()?;
         let parent = parent.map_or(BASE, |layer| layer.volume);
         self.change(|pool| space::usage(pool, parent, &layer))
+    }
+
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        let layer = self.records.layer(chain.id)?;
+        let record = Record::read(&self.root)?.ok_or_else(|| Error::no_layer(chain.id))?;
+        record.thin()?.describe(layer.volume, layer.bytes)
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

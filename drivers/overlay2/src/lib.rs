@@ -136,6 +136,10 @@ impl GraphDriver for Overlay2 {
         Ok(rows.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
+    fn check(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.capabilities.admit_layer(NAME, options)?;
         let parent = self.parent(chain)?;
@@ -215,6 +219,10 @@ impl GraphDriver for Overlay2 {
         let usage = mica_tree::usage(layer.open_diff()?.as_fd()).map_err(io::Error::from);
         let usage = usage.map_err(layer.failed("measure"))?;
         Ok(Usage { bytes: usage.bytes, inodes: Some(usage.inodes) })
+    }
+
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        Ok(self.places(&self.layer(chain.id)?, chain))
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

@@ -45,6 +45,17 @@ impl Overlay2 {
         Ok(alone(layer, false, options, whiteouts))
     }
 
+    /// The directories that a mount for writing is made of, by the names that Docker has for them.
+    pub(crate) fn places(&self, layer: &Layer, chain: Chain<'_>) -> Vec<(String, String)> {
+        let lowers: Vec<_> = self.diffs(chain.parents).map(|dir| dir.display().to_string()).collect();
+        let mut rows = vec![("UpperDir".to_owned(), layer.diff().display().to_string())];
+        if !lowers.is_empty() {
+            rows.push(("WorkDir".to_owned(), layer.work().display().to_string()));
+            rows.push(("LowerDir".to_owned(), lowers.join(":")));
+        }
+        rows
+    }
+
     /// How overlayfs marks deletions in a layer's own directory.
     pub(crate) fn marks(&self) -> WhiteoutForm {
         WhiteoutForm::Overlay { user_xattr: self.host.user_xattr }

@@ -103,6 +103,10 @@ impl GraphDriver for Vfs {
         ])
     }
 
+    fn check(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.capabilities.admit_layer(NAME, options)?;
         let parent = chain.parent().map(|id| self.layer(id)?.frozen()).transpose()?;
@@ -174,6 +178,11 @@ impl GraphDriver for Vfs {
                 manifest::changed_bytes(&layer.tree(), &layer.manifest()).map_err(layer.failed("measure"))?;
         }
         Ok(Usage { bytes, inodes: Some(all.inodes) })
+    }
+
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        let tree = self.layer(chain.id)?.tree();
+        Ok(vec![("UpperDir".to_owned(), tree.display().to_string())])
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

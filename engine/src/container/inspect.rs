@@ -7,6 +7,7 @@ use super::state::State;
 use super::{
     CgroupNamespace, Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal,
 };
+use crate::inspect::graph_data;
 use crate::{Engine, Result, volumes};
 
 /// What Docker says where there is no time.
@@ -60,12 +61,14 @@ impl Engine {
             (true, Ok(below)) => format!("/proc/{}/root/{}", state.supervisor, below.display()),
             _ => rootfs.display().to_string(),
         };
-        let mut data = state.graph.clone();
-        if !data.is_object() {
-            data = Value::Object(Map::new());
-        }
-        data["MergedDir"] = merged.into();
-        data
+        let record = container.record();
+        let mut data = match self.store(Some(&record.driver)) {
+            Ok(store) => graph_data(&store, &record.layer()),
+            // Everything else is known without the driver.
+            Err(_) => Map::new(),
+        };
+        data.insert("MergedDir".to_owned(), merged.into());
+        data.into()
     }
 
     fn mount_object(&self, mount: &MountPoint) -> Value {

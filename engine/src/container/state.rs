@@ -30,8 +30,6 @@ pub struct State {
     pub started: String,
     /// When it ended last; empty for never.
     pub finished: String,
-    /// Where the parts of its file system are, as `inspect` shows them.
-    pub graph: serde_json::Value,
 }
 
 /// What a container is doing.

@@ -16,7 +16,6 @@ use super::log::Log;
 use super::machine::{self, Machine};
 use crate::container::{Bundled, Busy, Container, Source, StartOptions, State, Status, now, remove_file};
 use crate::container::{link, user, volume};
-use crate::inspect::mount_data;
 use crate::{Engine, Error, Result};
 
 /// A container on its way up or down: what of it stands.
@@ -135,7 +134,6 @@ impl<'e> Stage<'e> {
         // What is removed when it ends need not reach the disk: overlayfs syncs a whole file system at each unmount.
         let options = MountOptions { volatile: record.settings.auto_remove, ..MountOptions::default() };
         let hold = self.hold.insert(store.write(&record.layer(), &options)?);
-        self.state.graph = hold.mounts().specs.first().map(mount_data).unwrap_or_default();
         let tree = self.engine.mounter().open(hold.mounts())?;
         self.rootfs = Some(tree.attach(&self.container.rootfs())?);
         failpoint::hit("stage.mounted").map_err(Error::io(|| "mount a container"))

@@ -77,6 +77,10 @@ impl GraphDriver for Hello {
         Ok(vec![("Threads".to_owned(), self.threads.to_string())])
     }
 
+    fn check(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     fn create(&self, chain: Chain<'_>, options: &LayerOptions) -> Result<Created> {
         self.capabilities.admit_layer(NAME, options)?;
         let parent = chain.parent().map(|id| self.committed(id)).transpose()?;
@@ -122,6 +126,11 @@ impl GraphDriver for Hello {
         let usage = tree.and_then(|tree| Ok(mica_tree::usage(tree.as_fd())?));
         let usage = usage.map_err(Error::io(|| format!("measure layer '{}'", chain.id)))?;
         Ok(Usage { bytes: usage.bytes, inodes: Some(usage.inodes) })
+    }
+
+    fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
+        let tree = self.shelf.layer(chain.id)?.join("tree");
+        Ok(vec![("UpperDir".to_owned(), tree.display().to_string())])
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

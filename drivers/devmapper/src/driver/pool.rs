@@ -79,6 +79,17 @@ impl Record {
         durable::write(&root.join("pool"), &content).map_err(Error::io(|| "write the record of the pool"))
     }
 
+    /// The pool by its names, active or not.
+    pub(crate) fn thin(&self) -> Result<ThinPool> {
+        let dm = DeviceMapper::open().map_err(unavailable)?;
+        let short = self.uuid.get(..8).unwrap_or(&self.uuid);
+        let name = match &self.backing {
+            Backing::Pool { name } => name.clone(),
+            _ => format!("mica-{short}-pool"),
+        };
+        Ok(ThinPool::new(dm, name, format!("mica-{short}-")))
+    }
+
     /// Fails with `Options` where they ask for another pool than this one.
     pub(crate) fn agrees(&self, options: &Options, given: &mica_core::OptionMap) -> Result<()> {
         let fixed = |name: &str, there: String| {
@@ -110,14 +121,7 @@ impl Record {
 impl Pool {
     /// The pool of a record, active. The caller holds the lock.
     pub(crate) fn open(root: &Path, record: Record) -> Result<Self> {
-        let dm = DeviceMapper::open().map_err(unavailable)?;
-        let short = record.uuid.get(..8).unwrap_or(&record.uuid).to_owned();
-        let name = match &record.backing {
-            Backing::Pool { name } => name.clone(),
-            _ => format!("mica-{short}-pool"),
-        };
-        let pool =
-            Self { record, thin: ThinPool::new(dm, name, format!("mica-{short}-")), root: root.to_owned() };
+        let pool = Self { thin: record.thin()?, record, root: root.to_owned() };
         if pool.wake()? && pool.record.ready {
             pool.recognise()?;
         }
@@ -211,6 +215,15 @@ impl Pool {
     /// The block device of the metadata, for the tools that read it.
     pub(crate) fn metadata_node(&self) -> io::Result<PathBuf> {
         Ok(Nodes::of(&self.thin.dm().arguments(self.thin.name())?)?.metadata)
+    }
+
+    /// Where the metadata is while the pool rests, for who repairs it; `None` where the pool is somebody's.
+    pub(crate) fn metadata_at_rest(&self) -> Option<PathBuf> {
+        match &self.record.backing {
+            Backing::Files => Some(self.root.join("metadata")),
+            Backing::Devices { metadata, .. } => Some(metadata.clone()),
+            Backing::Pool { .. } => None,
+        }
     }
 
     /// The block device of the data.

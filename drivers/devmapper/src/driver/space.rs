@@ -135,6 +135,34 @@ pub(crate) fn discard(pool: &Pool, layer: &Layer, options: &Options) -> Result<(
     })
 }
 
+/// What is wrong with the pool, for `mica storage check`. The caller holds the lock.
+pub(crate) fn check(pool: &Pool) -> Result<Vec<String>> {
+    let health = pool.thin.status()?.health;
+    let name = pool.thin.name();
+    Ok(match health {
+        Health::Good => Vec::new(),
+        Health::NeedsCheck => vec![format!(
+            "the kernel could not write the metadata of the pool '{name}' whole, and lets nobody write to it before they \
+             are checked: {}",
+            how_to_check(pool)
+        )],
+        _ => vec![format!("the pool '{name}' is {}", health.told())],
+    })
+}
+
+/// What thin_check(8) is for: the kernel sets a mark in the metadata, and the tool takes that away once it has looked
+/// through all of them.
+fn how_to_check(pool: &Pool) -> String {
+    match pool.metadata_at_rest() {
+        Some(path) => format!(
+            "stop all containers; 'thin_check --clear-needs-check-flag {0}' says whether the metadata are sound, and lets them \
+             be written again if they are; if not, 'thin_repair -i {0} -o NEW' saves what can be read to a new place",
+            path.display()
+        ),
+        None => "its owner has to do that; for a pool of LVM, 'lvconvert --repair' does".to_owned(),
+    }
+}
+
 /// What `mica info` shows.
 pub(crate) fn status(pool: &Pool) -> Result<Vec<(String, String)>> {
     let status = pool.thin.status()?;

@@ -211,6 +211,16 @@ impl ThinPool {
         resize().map(drop).map_err(Error::io(|| format!("enlarge volume {volume} of {}", self.name)))
     }
 
+    /// A volume as `mica inspect` shows it, by the names that Docker has for this; with its device while that is there.
+    pub(crate) fn describe(&self, volume: u32, bytes: u64) -> Result<Vec<(String, String)>> {
+        let name = self.device(volume);
+        let found = self.dm.find(&name).map_err(Error::io(|| self.doing("look at a volume of")))?;
+        let lasting =
+            [("DeviceName", name), ("DeviceId", volume.to_string()), ("DeviceSize", bytes.to_string())];
+        let device = found.map(|device| ("Device", device.node().display().to_string()));
+        Ok(lasting.into_iter().chain(device).map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
     pub(crate) fn is_active(&self, volume: u32) -> Result<bool> {
         let found = self.dm.find(&self.device(volume));
         found.map(|device| device.is_some()).map_err(Error::io(|| self.doing("look at a volume of")))
