@@ -43,7 +43,7 @@ const PROJECT: u32 = 2;
 /// `Q_XGETQSTATV` of `linux/dqblk_xfs.h`.
 const Q_XGETQSTATV: u32 = 0x5808;
 
-/// The record of a project on the file system of `file`.
+/// The record of a project on the file system of `file`, empty for one that it has never heard of.
 pub(crate) fn record(file: BorrowedFd<'_>, project: u32) -> io::Result<Record> {
     let empty = Record {
         dqb_bhardlimit: 0,
@@ -58,8 +58,12 @@ pub(crate) fn record(file: BorrowedFd<'_>, project: u32) -> io::Result<Record> {
     };
     let mut record = empty;
     // SAFETY: Q_GETQUOTA fills in a `struct if_dqblk`.
-    unsafe { quotactl(file, libc::Q_GETQUOTA as u32, project, std::ptr::from_mut(&mut record)) }?;
-    Ok(record)
+    let read = unsafe { quotactl(file, libc::Q_GETQUOTA as u32, project, std::ptr::from_mut(&mut record)) };
+    match read {
+        // So answers xfs (`xfs_qm_dqget`); ext4 makes a record for whom one is asked for.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(empty),
+        read => read.map(|()| record),
+    }
 }
 
 /// Sets the hard limits, those of bytes in units of 1024.
