@@ -1,4 +1,4 @@
-//! Limits of layers, on a real ext4 with project quota.
+//! Limits of layers, on a real ext4 and a real xfs with project quota.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs::{self, File};
@@ -18,10 +18,17 @@ struct Disk {
     dir: TempDir,
 }
 
+/// What makes a file system, and how large it is to be at the least.
+type Kind = (&'static [&'static str], u64);
+
+const EXT4: Kind = (&["mkfs.ext4", "-q", "-O", "quota,project"], 64 << 20);
+const EXT4_WITHOUT: Kind = (&["mkfs.ext4", "-q", "-O", "^quota,^project"], 64 << 20);
+const XFS: Kind = (&["mkfs.xfs", "-q"], 320 << 20);
+
 impl Disk {
-    /// One with these features of ext4, mounted with these options; else what `mount` printed.
-    fn new(features: &[&str], options: &str) -> Result<Self, String> {
-        let disk = Self::formatted(features);
+    /// One of this kind, mounted with these options; else what `mount` printed.
+    fn new(kind: Kind, options: &str) -> Result<Self, String> {
+        let disk = Self::formatted(kind);
         disk.mount(options)?;
         fs::create_dir(disk.root()).unwrap();
         Ok(disk)
@@ -32,23 +39,27 @@ impl Disk {
     /// Such a kernel answers `EINVAL`, as it does to much else. But it takes the same image read-only, for which it
     /// needs no quota (`ext4_feature_set_ok`); whatever else is wrong shows there too, and fails the test.
     fn with_quota(test: &str) -> Option<Self> {
-        let features = ["-O", "quota,project"];
-        let printed = match Self::new(&features, "loop,prjquota") {
+        let lack = "the kernel mounts no ext4 with quotas: it lacks CONFIG_QFMT_V2";
+        Self::limited(EXT4, test, lack)
+    }
+
+    fn limited(kind: Kind, test: &str, lack: &str) -> Option<Self> {
+        let printed = match Self::new(kind, "loop,prjquota") {
             Ok(disk) => return Some(disk),
             Err(printed) => printed,
         };
         // Two versions of mount(8) on one errno.
         let invalid = ["wrong fs type, bad option, bad superblock", "Invalid argument"];
         assert!(invalid.iter().any(|text| printed.contains(text)), "{printed}");
-        Self::formatted(&features).mount("loop,ro").unwrap();
-        eprintln!("skip: overlay2/{test}: the kernel mounts no ext4 with quotas: it lacks CONFIG_QFMT_V2");
+        Self::formatted(kind).mount("loop,ro").unwrap();
+        eprintln!("skip: overlay2/{test}: {lack}");
         None
     }
 
-    fn formatted(features: &[&str]) -> Self {
+    fn formatted((mkfs, size): Kind) -> Self {
         let disk = Self { dir: tempfile::tempdir().unwrap() };
-        File::create(disk.image()).unwrap().set_len(64 << 20).unwrap();
-        run(Command::new("mkfs.ext4").arg("-q").args(features).arg(disk.image()));
+        File::create(disk.image()).unwrap().set_len(size).unwrap();
+        run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(disk.image()));
         fs::create_dir(disk.mount_point()).unwrap();
         disk
     }
@@ -140,6 +151,27 @@ fn a_layer_with_a_quota_of_bytes_takes_that_much_and_no_more() {
     assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     fs::remove_file(tree.path().join("filled")).unwrap();
     fill(tree.path(), 1 << 20).unwrap();
+}
+
+// It knows of no project before that is limited, where ext4 has a record of each; and tells ENOSPC of a project, not EDQUOT.
+#[test]
+fn xfs_keeps_limits_of_projects_that_it_never_heard_of() {
+    let lack = "the kernel mounts no xfs with project quota: it lacks CONFIG_XFS_QUOTA";
+    let Some(disk) = Disk::limited(XFS, "xfs_keeps_limits_of_projects_that_it_never_heard_of", lack) else {
+        return;
+    };
+    let driver = disk.open(&[]).unwrap();
+    let (base, top) = disk.layers(&*driver, quota(Some(1 << 20), Some(20)));
+    let tree = disk.write(&*driver, &base, &top);
+    as_a_container();
+    fill(tree.path(), 1 << 20).unwrap();
+    let error = fs::write(tree.path().join("more"), vec![7; 128 << 10]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    drop(tree);
+    driver.remove(&top).unwrap();
+    let (free, chain): (LayerId, _) = ("free".parse().unwrap(), std::slice::from_ref(&base));
+    driver.create(Chain { id: &free, parents: chain }, &LayerOptions::default()).unwrap();
+    fill(disk.write(&*driver, &base, &free).path(), 4 << 20).unwrap();
 }
 
 #[test]
@@ -243,7 +275,7 @@ fn a_copy_of_a_limited_layer_has_no_limit() {
 
 #[test]
 fn where_there_is_no_project_quota_the_reason_is_told() {
-    let disk = Disk::new(&["-O", "^quota,^project"], "loop").unwrap();
+    let disk = Disk::new(EXT4_WITHOUT, "loop").unwrap();
     let text = disk.open(&[("size", "1M")]).unwrap_err().to_string();
     assert!(text.contains("overlay2.size") && text.contains("'prjquota'"), "{text}");
     assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0);
