@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mica_core::{Hold, WhiteoutForm};
+use mica_core::{Hold, MountSpec, WhiteoutForm};
 use mica_mount::{Attached, Mounter};
 
 use crate::outcome::{Doing, Verdict};
@@ -26,6 +26,7 @@ pub(crate) struct Mounted {
     point: PathBuf,
     hold: Option<Hold>,
     whiteouts: WhiteoutForm,
+    own_file_system: bool,
 }
 
 impl Mounted {
@@ -36,7 +37,8 @@ impl Mounted {
         let point = scratch.join(format!("tree-{}-{number}", std::process::id()));
         fs::create_dir(&point).doing(|| format!("make {}", point.display()))?;
         let whiteouts = hold.mounts().whiteouts;
-        let mut mounted = Self { attached: None, point, hold: Some(hold), whiteouts };
+        let own_file_system = matches!(hold.mounts().specs.first(), Some(MountSpec::Fs(_)));
+        let mut mounted = Self { attached: None, point, hold: Some(hold), whiteouts, own_file_system };
         mounted.attach(scratch)?;
         Ok(mounted)
     }
@@ -56,6 +58,11 @@ impl Mounted {
     /// What a deletion looks like in it.
     pub(crate) fn whiteouts(&self) -> WhiteoutForm {
         self.whiteouts
+    }
+
+    /// Whether the layer is on a file system of its own, and not on that of the driver's root.
+    pub(crate) fn has_own_file_system(&self) -> bool {
+        self.own_file_system
     }
 
     /// Does something with the tree, then unmounts and releases. The first error counts.

@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::FileType;
+use rustix::fs::{CWD, FileType, Mode};
+use rustix::io::Errno;
 
 use super::list;
-use crate::bench::Bench;
+use crate::bench::{Bench, How};
 use crate::files::{
     append, chmod, chown, device, fifo, link, mkdir, patch, remove, remove_xattr, rename, set_time,
     set_xattr, socket, symlink, write,
@@ -19,9 +20,9 @@ use crate::tree::Times;
 
 list! {
     "symbolic-links" symbolic_links =
-        "symbolic links keep their text, whatever it is";
+        "symbolic links keep their text, whatever it is, up to the 1023 bytes of xfs, and as long as the file system takes it";
     "devices" devices =
-        "character and block devices keep their numbers, modes and owners";
+        "character and block devices keep their numbers, modes and owners, also numbers that not every file system takes";
     "fifos" fifos =
         "named pipes stay named pipes";
     // docker#12080
@@ -52,12 +53,38 @@ list! {
         "names may be as long as they may be anywhere, in directories as deep";
 }
 
+/// Whether a layer takes what this makes, which is beyond the limits of some file systems.
+///
+/// A layer is on the driver's file system, so it takes what a plain directory beside the root takes, and refuses what that
+/// refuses. Only one that is a file system of its own may have limits of its own. What is refused leaves nothing.
+fn takes(bench: &Bench<'_>, limit: Errno, make: impl Fn(&Path) -> rustix::io::Result<()>) -> Verdict<bool> {
+    let plain = bench.room().plain().join("beyond");
+    let layer = bench.create("beyond", None)?;
+    bench.mount(&layer, How::Write)?.visit(|tree| {
+        let path = tree.path().join("beyond");
+        let (shown, expected) = (make(&path), make(&plain));
+        for (answer, path) in [(shown, &path), (expected, &plain)] {
+            let made = path.symlink_metadata().is_ok();
+            ensure!(answer.is_ok() == made, "{answer:?} was answered, and that something was made is {made}");
+            ensure!(answer.is_ok() || answer == Err(limit), "{answer:?} was answered, expected {limit:?}");
+        }
+        ensure!(
+            shown == expected || tree.has_own_file_system(),
+            "the tree answered {shown:?}, and a directory on the same file system {expected:?}"
+        );
+        Ok(shown.is_ok() && expected.is_ok())
+    })
+}
+
 fn symbolic_links(bench: Bench<'_>) -> Verdict {
+    let (long, longest) = ("x".repeat(1023), "x/".repeat(2000));
+    let all = takes(&bench, Errno::NAMETOOLONG, |path| rustix::fs::symlink(&*longest, path))?;
+    let longest = if all { &longest } else { &long };
     let mut twin = bench.twin("links")?;
-    let long = "x/".repeat(2000);
     twin.layer(|tree| {
         let links = [("relative", "a/b"), ("absolute", "/etc/passwd"), ("up", "../../.."), ("long", &*long)];
         links.iter().try_for_each(|(name, target)| symlink(target, &tree.join(name)))?;
+        symlink(longest, &tree.join("longest"))?;
         symlink(OsStr::from_bytes(b"\xff\xfe\n"), &tree.join("bytes"))?;
         symlink("loop", &tree.join("loop"))?;
         chown(&tree.join("relative"), 1, 2)
@@ -71,11 +98,19 @@ fn symbolic_links(bench: Bench<'_>) -> Verdict {
 }
 
 fn devices(bench: Bench<'_>) -> Verdict {
+    // Beyond the 18 bits that xfs keeps of a minor number.
+    let widest = |path: &Path| {
+        let number = rustix::fs::makedev(4000, 1_000_000);
+        rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), number)
+    };
+    let widest = if takes(&bench, Errno::INVAL, widest)? { 1_000_000 } else { 200_000 };
     let mut twin = bench.twin("devices")?;
     twin.layer(|tree| {
         device(&tree.join("null"), FileType::CharacterDevice, 1, 3)?;
         device(&tree.join("disk"), FileType::BlockDevice, 8, 17)?;
-        device(&tree.join("wide"), FileType::CharacterDevice, 4000, 1_000_000)?;
+        for (name, minor) in [("wide", 200_000), ("widest", widest)] {
+            device(&tree.join(name), FileType::CharacterDevice, 4000, minor)?;
+        }
         chmod(&tree.join("null"), 0o666)?;
         chown(&tree.join("disk"), 0, 6)
     })?;
