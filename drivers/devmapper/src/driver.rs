@@ -1,11 +1,14 @@
 //! The driver on a kernel that can be asked.
 
 mod changes;
+mod compare;
 mod delta;
 mod dm;
 mod filesystem;
 mod holders;
 mod inodes;
+mod locks;
+mod metadata;
 mod pool;
 mod quota;
 mod records;
@@ -30,36 +33,45 @@ use changes::Volume;
 use dm::Writes;
 use filesystem::Mounting;
 
+use locks::{Guard, Presence};
 use pool::{BASE, Pool, Record};
-use records::{Guard, Layer, Records};
+use records::{Layer, Records};
 use volumes::Origin;
 
 pub(crate) fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver>> {
     let options: Options = core_options::parse(NAME, given, Options::DOCS)?;
     options.check()?;
     let record = Record::read(root)?;
-    if let Some(record) = &record {
-        record.agrees(&options, given)?;
+    if let Some(record) = record.as_ref().filter(|record| record.ready) {
+        record.agrees(&options)?;
     }
-    space::needed(record.as_ref().map_or(options.filesystem, |record| record.filesystem))?;
+    space::needed(record.as_ref().map_or(options.filesystem(), |record| record.filesystem))?;
     let quota = record.as_ref().is_none_or(|record| record.quota);
-    let driver = Devmapper {
+    let mut driver = Devmapper {
+        presence: Presence::begin(root)?,
         root: root.to_owned(),
         records: Records::open(root)?,
         capabilities: capabilities(quota),
         options,
         pool: Mutex::new(None),
     };
-    if record.is_some_and(|record| record.ready) {
-        driver.change(|_| Ok(()))?;
+    let is_alone = driver.presence.is_alone();
+    match record {
+        Some(record) if record.ready => {
+            driver.change(|pool| if is_alone { volumes::put_away(pool) } else { Ok(()) })?;
+        }
+        Some(record) if is_alone => Pool::put_away(root, record)?,
+        Some(_) => {}
+        None => pool::look(&driver.options)?,
     }
+    driver.presence.share(root)?;
     Ok(Box::new(driver))
 }
 
 fn capabilities(quota: bool) -> Capabilities {
     let kept = || match quota {
         true => Support::Yes,
-        false => Support::no("the kernel keeps no project quota on the layers' file system"),
+        false => Support::no(quota::LACKING),
     };
     Capabilities {
         quota_bytes: kept(),
@@ -79,6 +91,7 @@ struct Devmapper {
     records: Records,
     options: Options,
     capabilities: Capabilities,
+    presence: Presence,
     /// Opened when it is first needed: a root without layers has no pool.
     pool: Mutex<Option<Pool>>,
 }
@@ -88,33 +101,45 @@ impl Devmapper {
     fn change<T>(&self, work: impl FnOnce(&Pool) -> Result<T>) -> Result<T> {
         let mut opened = self.opened();
         let _guard = Guard::take(&self.root)?;
-        let pool = match opened.take() {
+        let (pool, is_new) = match opened.take() {
             Some(pool) => {
                 pool.wake()?;
-                pool
+                (pool, false)
             }
-            None => {
-                let pool = pool::set_up(&self.root, &self.options)?;
-                volumes::recover(&pool, &self.records)?;
-                pool
-            }
+            None => (pool::set_up(&self.root, &self.options)?, true),
         };
-        let done = work(&pool);
+        let sound = self.recover(&pool, is_new);
+        let is_sound = sound.is_ok();
+        let done = sound.and_then(|()| work(&pool));
         let rested = pool.rest();
-        *opened = Some(pool);
+        // What does not fit together is compared again each time, since somebody may have mended it.
+        *opened = Some(pool).filter(|_| is_sound);
         done.and_then(|done| rested.map(|()| done))
+    }
+
+    /// Another process may have been killed at any time, so this looks each time, and longer at first.
+    fn recover(&self, pool: &Pool, is_new: bool) -> Result<()> {
+        if !is_new {
+            return volumes::recover(pool, &self.records);
+        }
+        self.records.tidy()?;
+        compare::check(pool, &self.records, &self.root)?;
+        volumes::recover(pool, &self.records)?;
+        compare::free_leaked(pool, &self.records)
+    }
+
+    /// Does something with a layer, as [`change`](Self::change) does. Where it fails since the pool has no volume of the
+    /// layer, or of its parent, the error says so.
+    fn with<T>(&self, chain: Chain<'_>, work: impl FnOnce(&Pool, &Layer) -> Result<T>) -> Result<T> {
+        self.records.layer(chain.id)?;
+        self.change(|pool| {
+            let layer = self.records.layer(chain.id)?;
+            work(pool, &layer).map_err(|error| volumes::explain(pool, &self.records, chain, error))
+        })
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<Pool>> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writable(&self, id: &LayerId, rule: &'static str) -> Result<Layer> {
-        let layer = self.records.layer(id)?;
-        if layer.committed {
-            return Err(Error::State { what: format!("layer '{id}'"), state: "committed", rule });
-        }
-        Ok(layer)
     }
 
     /// What a layer on this chain is a snapshot of.
@@ -140,19 +165,61 @@ impl Devmapper {
         if self.records.exists(id) {
             return Err(Error::layer_exists(id));
         }
+        let base_size = self.options.base_size.map_or(origin.bytes, |size| size.0);
+        if base_size < origin.bytes && !origin.limited {
+            return Err(Error::Options(format!(
+                "'base_size' {base_size} is less than the {} bytes of the layer that '{id}' stands on: file systems only grow",
+                origin.bytes
+            )));
+        }
         space::admit(pool, &self.options)?;
         volumes::make(pool, &self.records, id, origin, |layer| {
-            let asked = quota.bytes.is_some() || quota.inodes.is_some();
-            let bytes = self.options.base_size.0.max(layer.bytes);
+            let asked = *quota != Quota::default();
+            let bytes = base_size.max(layer.bytes);
             if asked || origin.limited || bytes > layer.bytes {
-                self.settle(pool, layer, quota, bytes)?;
+                // The intent is undone with the volume, so it need not know how large that is.
+                self.settle(pool, layer, quota, bytes, |_| Ok(()))?;
             }
             Ok(())
         })
     }
 
-    /// Gives a new layer's volume its size and its quota.
-    fn settle(&self, pool: &Pool, layer: &mut Layer, quota: &Quota, bytes: u64) -> Result<()> {
+    /// Gives a layer that is about to be written the limits of the driver's options, where it has none. What was written
+    /// to it before counts.
+    fn limit_by_default(&self, pool: &Pool, chain: Chain<'_>, layer: &mut Layer) -> Result<()> {
+        let quota = self.options.quota();
+        if layer.limited || quota == Quota::default() {
+            return Ok(());
+        }
+        if !pool.record.quota {
+            return Err(Error::Options(format!(
+                "'{NAME}.size' and '{NAME}.inodes' cannot be kept: {}",
+                quota::LACKING
+            )));
+        }
+        let written = self.usage_of(pool, chain, layer)?.bytes;
+        let left = Quota { bytes: quota.bytes.map(|bytes| bytes.saturating_sub(written)), ..quota };
+        let save = |layer: &Layer| {
+            self.records.replace(chain.id, layer).map_err(Error::io(|| format!("limit layer '{}'", chain.id)))
+        };
+        self.settle(pool, layer, &left, layer.bytes, save)?;
+        save(layer)
+    }
+
+    fn usage_of(&self, pool: &Pool, chain: Chain<'_>, layer: &Layer) -> Result<Usage> {
+        let parent = chain.parent().map(|id| self.records.layer(id)).transpose()?;
+        space::usage(pool, parent.map_or(BASE, |layer| layer.volume), layer)
+    }
+
+    /// Gives a layer's volume its size and its quota. `save` is called before the file system needs the new size.
+    fn settle(
+        &self,
+        pool: &Pool,
+        layer: &mut Layer,
+        quota: &Quota,
+        bytes: u64,
+        save: impl FnOnce(&Layer) -> Result<()>,
+    ) -> Result<()> {
         let doing = || "set the size and the quota of a layer";
         let mounter = Mounter::new(&self.root);
         pool.thin.with_active(layer.volume, layer.bytes, |device| {
@@ -165,13 +232,16 @@ impl Devmapper {
             if wanted > layer.bytes {
                 let wanted = wanted.next_multiple_of(pool.record.block_size);
                 pool.thin.resize(layer.volume, wanted)?;
-                pool.record.filesystem.grow(&root, wanted).map_err(Error::io(doing))?;
                 layer.bytes = wanted;
+                failpoint::hit("devmapper.settle.enlarged").map_err(Error::io(doing))?;
+                save(layer)?;
+                pool.record.filesystem.grow(&root, wanted).map_err(Error::io(doing))?;
             }
             if pool.record.quota {
                 quota::limit(&root, quota).map_err(Error::io(doing))?;
             }
-            layer.limited = quota.bytes.is_some() || quota.inodes.is_some();
+            failpoint::hit("devmapper.settle.limited").map_err(Error::io(doing))?;
+            layer.limited = *quota != Quota::default();
             rustix::fs::syncfs(&root).map_err(std::io::Error::from).map_err(Error::io(doing))?;
             drop(root);
             tree.close()
@@ -182,7 +252,7 @@ impl Devmapper {
         pool.record.filesystem.mount(&Mounting {
             node,
             quota: pool.record.quota,
-            more: &self.options.mount_options,
+            more: self.options.more_mount_options(),
             read_only,
             label: None,
             id_map: None,
@@ -217,7 +287,8 @@ impl GraphDriver for Devmapper {
         self.capabilities.admit_layer(NAME, options)?;
         self.change(|pool| {
             let origin = self.origin(chain, pool)?;
-            self.make(pool, chain.id, origin, &options.quota)
+            let made = self.make(pool, chain.id, origin, &options.quota);
+            made.map_err(|error| volumes::explain(pool, &self.records, chain, error))
         })?;
         Ok(Created::Fresh)
     }
@@ -225,19 +296,22 @@ impl GraphDriver for Devmapper {
     fn mounts(&self, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
         self.capabilities.admit_mount(NAME, &request.options)?;
         let read_only = request.access == Access::Read;
-        let layer = match read_only {
-            true => self.records.layer(chain.id)?,
-            false => self.writable(chain.id, "a committed layer is never written")?,
-        };
-        self.change(|pool| {
+        self.with(chain, |pool, layer| {
+            let mut layer = layer.clone();
             if !read_only {
-                pool.grow(layer.bytes, self.options.file_size.0)?;
+                layer.expect_writable(chain.id, "a committed layer is never written")?;
+                pool.grow(layer.bytes, self.options.file_size())?;
+                space::takes_writes(pool, &pool.thin.status()?)?;
+            }
+            if request.access == Access::Write {
+                self.limit_by_default(pool, chain, &mut layer)?;
             }
             let device = pool.thin.activate(layer.volume, layer.bytes)?;
+            failpoint::hit("devmapper.mounts.activated").map_err(Error::io(|| "mount a layer"))?;
             Ok(pool.record.filesystem.mount(&Mounting {
                 node: &device.node(),
                 quota: pool.record.quota && !read_only,
-                more: &self.options.mount_options,
+                more: self.options.more_mount_options(),
                 read_only,
                 label: request.options.label.clone(),
                 id_map: request.options.id_map.clone(),
@@ -254,16 +328,16 @@ impl GraphDriver for Devmapper {
     }
 
     fn commit(&self, chain: Chain<'_>) -> Result<()> {
-        let layer = self.records.layer(chain.id)?;
-        if layer.committed {
-            return Ok(());
-        }
-        self.change(|pool| {
-            space::whole(pool, &layer, chain.id)?;
+        self.with(chain, |pool, layer| {
+            if layer.committed {
+                return Ok(());
+            }
+            space::whole(pool, layer, chain.id)?;
             let doing = || format!("commit layer '{}'", chain.id);
             failpoint::hit("devmapper.commit.checked").map_err(Error::io(doing))?;
             let committed = Layer { committed: true, ..layer.clone() };
-            self.records.replace(chain.id, &committed).map_err(Error::io(doing))
+            self.records.replace(chain.id, &committed).map_err(Error::io(doing))?;
+            failpoint::hit("devmapper.commit.recorded").map_err(Error::io(doing))
         })
     }
 
@@ -276,8 +350,8 @@ impl GraphDriver for Devmapper {
     }
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {
-        let layer = self.writable(from.id, "only a writable layer is duplicated")?;
-        self.change(|pool| {
+        self.with(from, |pool, layer| {
+            layer.expect_writable(from.id, "only a writable layer is duplicated")?;
             let (volume, bytes, limited) = (layer.volume, layer.bytes, layer.limited);
             let origin = Origin { volume, bytes, limited, writes: Writes::Settled };
             self.make(pool, to, origin, &Quota::default())
@@ -285,22 +359,20 @@ impl GraphDriver for Devmapper {
     }
 
     fn changes(&self, chain: Chain<'_>, trees: &dyn Trees) -> Result<Changes> {
-        let layer = self.records.layer(chain.id)?;
         let Some(parent) = chain.parent() else {
-            return Ok(Changes::Compare { only: None });
+            return self.records.layer(chain.id).map(|_| Changes::Compare { only: None });
         };
-        let parent = self.records.layer(parent)?;
-        let parent = Volume { number: parent.volume, bytes: parent.bytes };
-        let changed = self.change(|pool| changes::inodes(pool, &self.records, chain.id, parent, &layer))?;
+        let changed = self.with(chain, |pool, layer| {
+            let parent = self.records.layer(parent)?;
+            let parent = Volume { number: parent.volume, bytes: parent.bytes };
+            changes::inodes(pool, &self.records, chain.id, parent, layer)
+        })?;
         let only = changed.map(|changed| changes::with_moved(&changed, trees)).transpose()?;
         Ok(Changes::Compare { only })
     }
 
     fn usage(&self, chain: Chain<'_>) -> Result<Usage> {
-        let layer = self.records.layer(chain.id)?;
-        let parent = chain.parent().map(|id| self.records.layer(id)).transpose()?;
-        let parent = parent.map_or(BASE, |layer| layer.volume);
-        self.change(|pool| space::usage(pool, parent, &layer))
+        self.with(chain, |pool, layer| self.usage_of(pool, chain, layer))
     }
 
     fn layer_status(&self, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
@@ -314,15 +386,22 @@ impl GraphDriver for Devmapper {
             Err(Error::NotFound { .. }) => return Ok(()),
             layer => layer?,
         };
-        self.change(|pool| pool.thin.deactivate(layer.volume))?;
+        self.change(|pool| {
+            space::takes_deletions(pool)?;
+            pool.thin.deactivate(layer.volume)
+        })?;
         // Not under the lock: whoever has the device open may need that to let go.
         let what = || format!("layer '{id}'");
         let thin = self.change(|pool| pool.thin.again())?;
         thin.wait_until_inactive(layer.volume, what)?;
         self.change(|pool| {
             let layer = volumes::take_away(&self.records, id)?;
-            space::discard(pool, &layer, &self.options)?;
-            volumes::finish(pool, &self.records, id, &layer)
+            failpoint::hit("devmapper.remove.taken").map_err(Error::io(|| format!("remove layer '{id}'")))?;
+            match space::discard(pool, &layer, &self.options) {
+                Err(error) if volumes::is_lacking(&error) => {}
+                discarded => discarded?,
+            }
+            volumes::finish(pool, &self.records, &layer)
         })
     }
 

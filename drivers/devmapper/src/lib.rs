@@ -28,7 +28,7 @@ const NAME: &str = "devmapper";
 /// The entry for the registry.
 pub const DRIVER: DriverEntry = DriverEntry {
     name: NAME,
-    about: "thin volumes; copies blocks, not files, on a first write",
+    about: "thin volumes copy blocks, not files; on files a try-out",
     options: options::Options::DOCS,
     #[cfg(feature = "devicemapper")]
     open: driver::open,

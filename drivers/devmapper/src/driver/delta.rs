@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::process::{Command, Stdio};
 
-use mica_core::{Error, Result};
+use mica_core::{Error, Result, failpoint};
 
 use super::pool::Pool;
 
@@ -20,11 +20,15 @@ pub(crate) fn tool() -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
-/// The ranges of blocks of a volume that are not its parent's, in order; `None` where the tool is not installed. The caller
-/// holds the lock.
+/// The ranges of blocks of a volume that are not its parent's, in order; `None` where the tool is not installed, or the
+/// pool takes no changes and so gives out no snapshot. The caller holds the lock.
 pub(crate) fn blocks(pool: &Pool, parent: u32, volume: u32) -> Result<Option<Vec<Range<u64>>>> {
     let doing = || format!("compare volume {volume} with {parent}");
+    if !pool.thin.status()?.health.takes_changes() {
+        return Ok(None);
+    }
     let snapshot = Snapshot::take(pool).map_err(Error::io(doing))?;
+    failpoint::hit("devmapper.changes.reserved").map_err(Error::io(doing))?;
     let node = pool.metadata_node().map_err(Error::io(doing))?;
     // What the kernel wrote last must not be hidden by what this host read before.
     File::open(&node).and_then(|file| super::sys::forget(&file)).map_err(Error::io(doing))?;

@@ -3,11 +3,13 @@
 //! Failures are plain [`io::Error`]s with the kernel's error number, which is what callers decide by.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
 use devicemapper::errors::Error as CoreError;
 use devicemapper::{DM, DevId, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUuid};
+use mica_core::failpoint;
 
 /// The kernel's device mapper.
 pub(crate) struct DeviceMapper(DM);
@@ -48,6 +50,8 @@ impl Device {
 
 impl DeviceMapper {
     pub(crate) fn open() -> io::Result<Self> {
+        // The crate's own failure has no error number.
+        File::open("/dev/mapper/control")?;
         DM::new().map(Self).map_err(plain)
     }
 
@@ -58,6 +62,12 @@ impl DeviceMapper {
             .into_iter()
             .find(|known| known.0 == name)
             .map(|(_, major, minor, patch)| (major, minor, patch)))
+    }
+
+    /// The names of all devices.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let all = self.0.list_devices().map_err(plain)?;
+        Ok(all.into_iter().map(|(name, ..)| name.to_string()).collect())
     }
 
     /// The device of this name.
@@ -76,10 +86,12 @@ impl DeviceMapper {
 
     /// Gives a device a new table. What is written meanwhile waits.
     pub(crate) fn change(&self, name: &str, table: &Table) -> io::Result<Device> {
-        let still = self.suspend(name, Writes::Flushed)?;
-        let loaded = self.load_table(name, table);
-        let resumed = still.resume();
-        loaded.and(resumed)?;
+        self.load_table(name, table)?;
+        failpoint::hit("devmapper.table.loaded")?;
+        // One call holds the device still, changes the table and lets it go on: whoever is killed here leaves a device
+        // that answers.
+        let options = DmOptions::private().set_flags(DmFlags::DM_SKIP_LOCKFS);
+        self.0.device_suspend(&DevId::Name(self::name(name)?), options).map_err(plain)?;
         self.find(name)?.ok_or_else(gone)
     }
 
@@ -119,18 +131,28 @@ impl DeviceMapper {
 
     /// What the target of a device says of its state; nothing is flushed for it.
     pub(crate) fn status(&self, name: &str) -> io::Result<String> {
-        self.line(name, DmFlags::DM_NOFLUSH)
+        Ok(self.line(name, DmFlags::DM_NOFLUSH)?.3)
     }
 
     /// The arguments of the target of a device.
     pub(crate) fn arguments(&self, name: &str) -> io::Result<String> {
-        self.line(name, DmFlags::DM_STATUS_TABLE)
+        Ok(self.line(name, DmFlags::DM_STATUS_TABLE)?.3)
     }
 
-    fn line(&self, name: &str, flags: DmFlags) -> io::Result<String> {
+    /// The kind of target of a device, such as `thin-pool`.
+    pub(crate) fn kind(&self, name: &str) -> io::Result<String> {
+        Ok(self.line(name, DmFlags::DM_STATUS_TABLE)?.2)
+    }
+
+    /// The size of a device in sectors.
+    pub(crate) fn sectors(&self, name: &str) -> io::Result<u64> {
+        Ok(self.line(name, DmFlags::DM_STATUS_TABLE)?.1)
+    }
+
+    fn line(&self, name: &str, flags: DmFlags) -> io::Result<(u64, u64, String, String)> {
         let options = DmOptions::default().set_flags(flags);
         let (_, lines) = self.0.table_status(&DevId::Name(self::name(name)?), options).map_err(plain)?;
-        lines.into_iter().next().map(|line| line.3).ok_or_else(gone)
+        lines.into_iter().next().ok_or_else(gone)
     }
 
     fn load(&self, name: &str, table: &Table) -> io::Result<Device> {

@@ -16,35 +16,36 @@ use super::sys;
 use crate::options::Kind;
 
 impl Kind {
-    /// Makes one. A volume reads as zeroes where nothing was written, so nothing needs to be written that is zero.
-    pub(crate) fn make(self, node: &Path, uuid: &str, more: &str) -> Result<()> {
-        let program = match self {
-            Self::Ext4 => "mkfs.ext4",
-            Self::Xfs => "mkfs.xfs",
+    /// Makes one, with more options of mkfs, each a letter and its value. `prezeroed`: the volume reads as zeroes where
+    /// nothing was written, also beside what is, so nothing needs to be written that is zero.
+    pub(crate) fn make(self, node: &Path, uuid: &str, more: &[(char, &str)], prezeroed: bool) -> Result<()> {
+        let identity = format!("uuid={uuid}");
+        let zeroed = match prezeroed {
+            true => "nodiscard,assume_storage_prezeroed=1,quotatype=prjquota",
+            false => "nodiscard,lazy_itable_init=0,lazy_journal_init=0,quotatype=prjquota",
         };
-        let own: &[&str] = match self {
-            Self::Ext4 => &[
-                "-q",
-                "-F",
-                "-m",
-                "0",
-                "-J",
-                "size=16",
-                "-O",
-                "quota,project",
-                "-E",
-                "nodiscard,assume_storage_prezeroed=1,quotatype=prjquota",
-                "-U",
-                uuid,
-            ],
-            Self::Xfs => &["-q", "-f", "-K", "-m"],
+        let (own, flags): (&[(char, &str)], &[&str]) = match self {
+            Self::Ext4 => (
+                &[('m', "0"), ('J', "size=16"), ('O', "quota,project"), ('E', zeroed), ('U', uuid)],
+                &["-q", "-F"],
+            ),
+            Self::Xfs => (&[('m', identity.as_str())], &["-q", "-f", "-K"]),
         };
-        let mut command = Command::new(program);
-        command.args(own);
-        if self == Self::Xfs {
-            command.arg(format!("uuid={uuid}"));
+        let mut options: Vec<(char, String)> =
+            own.iter().map(|(letter, value)| (*letter, (*value).to_owned())).collect();
+        for (letter, value) in more {
+            match options.iter_mut().find(|(own, _)| own == letter) {
+                // mke2fs(8) takes the last of several.
+                Some((_, own)) if *letter != 'm' || self == Self::Xfs => *own = format!("{own},{value}"),
+                _ => options.push((*letter, (*value).to_owned())),
+            }
         }
-        run(command.args(more.split_whitespace()).arg(node))
+        let mut command = Command::new(format!("mkfs.{}", self.name()));
+        command.args(flags);
+        for (letter, value) in options {
+            command.arg(format!("-{letter}")).arg(value);
+        }
+        run(command.arg(node))
     }
 
     /// The uuid that a file system was made with.

@@ -1,4 +1,4 @@
-//! The pool of a driver's root: how it is made, found again, grown, and put away.
+//! The pool of a driver's root: how it is found, made active, recognised, and put away.
 //!
 //! ```text
 //! root/pool        what the pool is; written before the pool is made, and again when it is ready for layers
@@ -9,31 +9,30 @@
 //! The pool is active while somebody works with it, and stays active while a volume is. Volume 1 holds an empty
 //! file system, of which every base layer is a snapshot. By its identity a pool is known as ours.
 
+mod growth;
+mod setup;
+
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mica_core::{Error, Result, durable, failpoint};
-use mica_mount::Mounter;
 use serde::{Deserialize, Serialize};
 
-use super::dm::{Device, DeviceMapper, Table};
-use super::filesystem::{self, Mounting};
-use super::thin::{Health, Status, ThinPool};
-use super::{quota, sys};
+use super::dm::{DeviceMapper, Table};
+use super::metadata::{self, Metadata};
+use super::thin::ThinPool;
+use super::{sys, volumes};
 use crate::options::{Backing, Kind, Options};
+pub(crate) use growth::METADATA_BLOCK;
+pub(crate) use setup::{look, set_up};
 
 /// The volume with the empty file system.
 pub(crate) const BASE: u32 = 1;
 
 const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
-/// The kernel uses no more metadata than that.
-const MOST_METADATA: u64 = 16 << 30;
-/// What files grow by.
-const STEP: u64 = 256 * MIB;
-const LEAST_METADATA: u64 = 2 * MIB;
 
 /// What a pool is, for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +56,8 @@ pub(crate) struct Pool {
     pub(crate) record: Record,
     pub(crate) thin: ThinPool,
     root: PathBuf,
+    /// What the metadata said before the pool became active, if it was not and is ours alone.
+    pub(crate) found: Option<Metadata>,
 }
 
 impl Record {
@@ -81,7 +82,7 @@ impl Record {
 
     /// The pool by its names, active or not.
     pub(crate) fn thin(&self) -> Result<ThinPool> {
-        let dm = DeviceMapper::open().map_err(unavailable)?;
+        let dm = DeviceMapper::open().map_err(|e| unavailable(&e))?;
         let short = self.uuid.get(..8).unwrap_or(&self.uuid);
         let name = match &self.backing {
             Backing::Pool { name } => name.clone(),
@@ -90,49 +91,129 @@ impl Record {
         Ok(ThinPool::new(dm, name, format!("mica-{short}-")))
     }
 
-    /// Fails with `Options` where they ask for another pool than this one.
-    pub(crate) fn agrees(&self, options: &Options, given: &mica_core::OptionMap) -> Result<()> {
+    /// Fails with `Options` where they ask for another pool than this one. Other names for its devices do not: it is
+    /// recognised by what it holds.
+    pub(crate) fn agrees(&self, options: &Options) -> Result<()> {
         let fixed = |name: &str, there: String| {
             Err(Error::Options(format!(
                 "the pool of this root has {name} {there}, which is fixed when it is made: leave '{name}' out, or use \
                  another root"
             )))
         };
-        if given.contains_key("block_size") && options.block_size.0 != self.block_size {
+        if options.block_size.is_some_and(|asked| asked.0 != self.block_size) {
             return fixed("block_size", self.block_size.to_string());
         }
-        if given.contains_key("filesystem") && options.filesystem != self.filesystem {
+        if options.filesystem.is_some_and(|asked| asked != self.filesystem) {
             return fixed("filesystem", self.filesystem.name().to_owned());
         }
-        if given.contains_key("base_size") && options.base_size.0 < self.base_size {
+        if let Some(asked) = options.base_size
+            && asked.0 < self.base_size
+        {
             return Err(Error::Options(format!(
                 "'base_size' {} is less than the {} bytes of the layers that are there: file systems only grow",
-                options.base_size.0, self.base_size
+                asked.0, self.base_size
             )));
         }
-        let backing = ["data", "metadata", "pool"].into_iter().any(|name| given.contains_key(name));
-        if backing && options.backing()? != self.backing {
-            return fixed(if options.pool.is_some() { "pool" } else { "data" }, self.backing.to_string());
+        match (options.backing()?, &self.backing) {
+            (None, Backing::Files | Backing::Devices { .. } | Backing::Pool { .. })
+            | (Some(Backing::Devices { .. }), Backing::Devices { .. })
+            | (Some(Backing::Pool { .. }), Backing::Pool { .. }) => Ok(()),
+            (Some(Backing::Pool { .. }), there) => fixed("pool", format!("on {there}")),
+            (Some(_), there) => fixed("data", format!("on {there}")),
         }
-        Ok(())
+    }
+
+    /// Whether a pool made by these options would be like this one.
+    fn is_what_is_asked(&self, options: &Options) -> Result<bool> {
+        let is_pool = matches!(self.backing, Backing::Pool { .. });
+        Ok(self.backing == options.backing()?.unwrap_or(Backing::Files)
+            && self.base_size == options.base_size() / MIB * MIB
+            && self.filesystem == options.filesystem()
+            && (is_pool || self.block_size == options.block_size()))
     }
 }
 
 impl Pool {
-    /// The pool of a record, active. The caller holds the lock.
-    pub(crate) fn open(root: &Path, record: Record) -> Result<Self> {
-        let pool = Self { thin: record.thin()?, record, root: root.to_owned() };
-        if pool.wake()? && pool.record.ready {
-            pool.recognise()?;
+    /// The pool of a record, active, on the devices that the options name if they do. The caller holds the lock.
+    pub(crate) fn open(root: &Path, mut record: Record, options: &Options) -> Result<Self> {
+        let recorded = record.backing.clone();
+        if let (Some(named), true) = (options.backing()?, record.ready) {
+            record.backing = named;
+        }
+        let mut pool = Self { thin: record.thin()?, record, root: root.to_owned(), found: None };
+        pool.found = pool.look_at_rest()?;
+        let woken = pool.wake()?;
+        let known = match (&pool.record.backing, woken) {
+            _ if !pool.record.ready => Ok(()),
+            (Backing::Files, false) => pool.is_on_own_files(),
+            (Backing::Devices { .. }, false) => Ok(()),
+            _ => pool.recognise(),
+        };
+        let known = known.and_then(|()| match pool.record.backing == recorded || !woken {
+            true => Ok(()),
+            false => pool.record.write(&pool.root),
+        });
+        if let Err(error) = known {
+            let _ = pool.rest();
+            return Err(error);
         }
         Ok(pool)
+    }
+
+    /// Puts away what a process that was killed over making the pool has left active. The caller holds the lock.
+    pub(crate) fn put_away(root: &Path, record: Record) -> Result<()> {
+        let pool = Self { thin: record.thin()?, record, root: root.to_owned(), found: None };
+        pool.thin.deactivate(BASE)?;
+        pool.rest()
+    }
+
+    /// What the metadata of a pool says that is ready and not active.
+    fn look_at_rest(&self) -> Result<Option<Metadata>> {
+        let doing = || format!("look at the pool '{}'", self.thin.name());
+        let Some(path) = self.metadata_at_rest().filter(|_| self.record.ready) else { return Ok(None) };
+        if self.thin.dm().find(self.thin.name()).map_err(Error::io(doing))?.is_some() {
+            return Ok(None);
+        }
+        let damage = match metadata::read(&path) {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => "it was emptied, or another device has this name now".to_owned(),
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                e.to_string()
+            }
+            Err(error) => return Err(Error::io(doing)(error)),
+        };
+        Err(Error::Corrupt {
+            what: format!("the pool '{}'", self.thin.name()),
+            reason: format!("'{}' has no sound metadata of a pool: {damage}", path.display()),
+        })
+    }
+
+    /// Fails with `InUse` where the active pool of this name is on the files of another root.
+    fn is_on_own_files(&self) -> Result<()> {
+        let doing = || format!("look at the pool '{}'", self.thin.name());
+        let path = self.root.join("data");
+        let own = fs::metadata(&path).map_err(Error::io(doing))?;
+        let theirs = self.data_node().and_then(|node| sys::backing(&node)).map_err(Error::io(doing))?;
+        if theirs == (own.dev(), own.ino()) {
+            return Ok(());
+        }
+        Err(Error::InUse {
+            what: format!("the pool '{}'", self.thin.name()),
+            by: format!("another root, of which '{}' is a copy", self.root.display()),
+        })
     }
 
     /// Has the pool active. Returns whether it was not. The caller holds the lock.
     pub(crate) fn wake(&self) -> Result<bool> {
         let name = self.thin.name();
         let doing = || format!("activate the pool '{name}'");
-        let found = self.thin.dm().find(name).map_err(Error::io(doing))?;
+        let mut found = self.thin.dm().find(name).map_err(Error::io(doing))?;
+        // It was put away while somebody had it open for a moment, such as udev.
+        if found.as_ref().is_some_and(|device| device.going && device.uuid == self.uuid())
+            && !self.thin.dm().keep(name).map_err(Error::io(doing))?
+        {
+            found = None;
+        }
         match (&self.record.backing, found) {
             (Backing::Pool { .. }, Some(_)) => Ok(false),
             (Backing::Pool { .. }, None) => Err(Error::Unavailable {
@@ -151,7 +232,9 @@ impl Pool {
             (_, None) => {
                 let (nodes, _held) = self.nodes()?;
                 let table = self.table(&nodes)?;
+                failpoint::hit("devmapper.pool.attached").map_err(Error::io(doing))?;
                 self.thin.dm().make(name, &self.uuid(), &table).map_err(|e| refused(e, doing()))?;
+                failpoint::hit("devmapper.pool.active").map_err(Error::io(doing))?;
                 Ok(true)
             }
         }
@@ -171,50 +254,9 @@ impl Pool {
         }
     }
 
-    /// Makes room for `bytes` more, as far as files may grow. The caller holds the lock.
-    pub(crate) fn grow(&self, bytes: u64, limit: u64) -> Result<()> {
-        if self.record.backing != Backing::Files {
-            return Ok(());
-        }
-        let status = self.thin.status()?;
-        let block = self.record.block_size;
-        let total = status.data.total * block;
-        let wanted = (status.data.used * block).saturating_add(bytes);
-        // By steps: each one stops whoever writes for a moment.
-        let wanted = wanted.checked_next_multiple_of(STEP).unwrap_or(wanted).min(limit) / block * block;
-        let data = wanted.max(total);
-        let metadata = metadata_for(data, block).max(status.metadata.total * 4096);
-        // More than the rule says where many snapshots share much.
-        let tight = status.metadata.free() < 2 * status.metadata_reserve.max(256);
-        let metadata = if tight { (metadata * 2).min(MOST_METADATA) } else { metadata };
-        if data == total && metadata == status.metadata.total * 4096 {
-            return Ok(());
-        }
-        self.resize(data, metadata).map_err(Error::io(|| format!("grow the pool '{}'", self.thin.name())))
-    }
-
-    fn resize(&self, data: u64, metadata: u64) -> io::Result<()> {
-        for (file, size) in [("data", data), ("metadata", metadata)] {
-            let file = File::options().write(true).open(self.root.join(file))?;
-            if file.metadata()?.len() < size {
-                file.set_len(size)?;
-                file.sync_all()?;
-            }
-        }
-        failpoint::hit("devmapper.grow.files")?;
-        let arguments = self.thin.dm().arguments(self.thin.name())?;
-        let nodes = Nodes::of(&arguments)?;
-        for node in [&nodes.data, &nodes.metadata] {
-            sys::grown(node)?;
-        }
-        failpoint::hit("devmapper.grow.devices")?;
-        let table = Table { sectors: sys::size(&nodes.data)? / SECTOR, target: "thin-pool", arguments };
-        self.thin.dm().change(self.thin.name(), &table).map(drop)
-    }
-
     /// The block device of the metadata, for the tools that read it.
     pub(crate) fn metadata_node(&self) -> io::Result<PathBuf> {
-        Ok(Nodes::of(&self.thin.dm().arguments(self.thin.name())?)?.metadata)
+        Ok(self.active_nodes()?.metadata)
     }
 
     /// Where the metadata is while the pool rests, for who repairs it; `None` where the pool is somebody's.
@@ -228,7 +270,11 @@ impl Pool {
 
     /// The block device of the data.
     pub(crate) fn data_node(&self) -> io::Result<PathBuf> {
-        Ok(Nodes::of(&self.thin.dm().arguments(self.thin.name())?)?.data)
+        Ok(self.active_nodes()?.data)
+    }
+
+    fn active_nodes(&self) -> io::Result<Nodes> {
+        Nodes::of(&self.thin.dm().arguments(self.thin.name())?)
     }
 
     fn uuid(&self) -> String {
@@ -240,8 +286,8 @@ impl Pool {
         let block = self.record.block_size / SECTOR;
         let sectors = sys::size(&nodes.data).map_err(Error::io(doing))? / SECTOR / block * block;
         let (metadata, data) = (nodes.metadata.display(), nodes.data.display());
-        // Blocks need no zeroing, since file systems never show what they did not write.
-        let arguments = format!("{metadata} {data} {block} 0 2 error_if_no_space skip_block_zeroing");
+        // Blocks are zeroed before they are used: mkfs and file systems rely on what was never written being zero.
+        let arguments = format!("{metadata} {data} {block} 0 1 error_if_no_space");
         Ok(Table { sectors, target: "thin-pool", arguments })
     }
 
@@ -249,6 +295,9 @@ impl Pool {
     fn nodes(&self) -> Result<(Nodes, Vec<File>)> {
         match &self.record.backing {
             Backing::Devices { data, metadata } => {
+                for path in [data, metadata] {
+                    sys::size(path).map_err(|e| missing(path, &e))?;
+                }
                 Ok((Nodes { data: data.clone(), metadata: metadata.clone() }, Vec::new()))
             }
             _ => {
@@ -270,7 +319,11 @@ impl Pool {
         let found = self.thin.with_active(BASE, self.record.base_size, |device| {
             let found = self.record.filesystem.identity(&device.node());
             found.map_err(Error::io(|| format!("read the base volume of {}", what())))
-        })?;
+        });
+        let found = match found {
+            Err(error) if volumes::is_lacking(&error) => "missing".to_owned(),
+            found => found?,
+        };
         if found == self.record.uuid {
             return Ok(());
         }
@@ -304,199 +357,32 @@ fn node(number: &str) -> io::Result<PathBuf> {
     Ok(Path::new("/dev").join(name))
 }
 
-/// Makes the pool of a root that has none, or goes on where a crash ended that. The caller holds the lock.
-pub(crate) fn set_up(root: &Path, options: &Options) -> Result<Pool> {
-    let record = match Record::read(root)? {
-        Some(record) => record,
-        None => begin(root, options)?,
+/// That device mapper cannot be used, for people.
+pub(crate) fn unavailable(error: &io::Error) -> Error {
+    let modules = "it needs the kernel modules dm_mod and dm_thin_pool";
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => format!("no device mapper: /dev/mapper/control is not there; {modules}"),
+        io::ErrorKind::PermissionDenied => "device mapper is for root alone".to_owned(),
+        _ => format!("no device mapper: /dev/mapper/control does not open, {error}; {modules}"),
     };
-    let mut pool = Pool::open(root, record)?;
-    let made = if pool.record.ready { Ok(()) } else { fill(&mut pool, options) };
-    if let Err(error) = made {
-        let _ = pool.rest();
-        return Err(error);
-    }
-    Ok(pool)
+    Error::Unavailable { reason }
 }
 
-fn begin(root: &Path, options: &Options) -> Result<Record> {
-    let record = Record {
-        uuid: fs::read_to_string("/proc/sys/kernel/random/uuid")
-            .map_err(Error::io(|| "get a random uuid"))?
-            .trim()
-            .to_owned(),
-        backing: options.backing()?,
-        block_size: options.block_size.0,
-        base_size: options.base_size.0 / SECTOR * SECTOR,
-        filesystem: options.filesystem,
-        quota: false,
-        ready: false,
-    };
-    match &record.backing {
-        Backing::Files => files(root, options)?,
-        Backing::Devices { data, metadata } => blank(data, metadata, record.block_size)?,
-        Backing::Pool { name } => unused(name)?,
-    }
-    record.write(root)?;
-    failpoint::hit("devmapper.pool.recorded").map_err(Error::io(|| "make a pool"))?;
-    Ok(record)
-}
-
-/// Makes the files of a pool anew. They have no blocks yet.
-fn files(root: &Path, options: &Options) -> Result<()> {
-    let block = options.block_size.0;
-    let data = (options.base_size.0 / 4).clamp(64 * MIB, 2048 * MIB).min(options.file_size.0) / block * block;
-    for (name, size) in [("data", data), ("metadata", metadata_for(data, block))] {
-        let path = root.join(name);
-        let make = || {
-            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-            file.set_len(size)?;
-            file.sync_all()
-        };
-        make().map_err(Error::io(|| format!("make '{}'", path.display())))?;
-    }
-    durable::sync_dir(root).map_err(Error::io(|| "make a pool"))
-}
-
-/// Fails with `Options` unless both are block devices, large enough, and with nothing on them.
-fn blank(data: &Path, metadata: &Path, block: u64) -> Result<()> {
-    let size = |path: &Path| {
-        sys::size(path)
-            .map_err(|e| Error::Options(format!("'{}' cannot be used for a pool: {e}", path.display())))
-    };
-    let (data_size, metadata_size) = (size(data)?, size(metadata)?);
-    let least = metadata_for(data_size, block);
-    if metadata_size < least {
-        return Err(Error::Options(format!(
-            "'{}' has {metadata_size} bytes; the metadata of {data_size} bytes of data needs {least}",
-            metadata.display()
-        )));
-    }
-    for path in [data, metadata] {
-        let mut start = vec![0; 64 << 10];
-        let read = File::options().read(true).custom_flags(libc::O_EXCL).open(path);
-        read.and_then(|mut file| file.read_exact(&mut start))
-            .map_err(Error::io(|| format!("read '{}'", path.display())))?;
-        if start.iter().any(|byte| *byte != 0) {
-            return Err(Error::Options(format!(
-                "'{}' holds something: if it can go, zero its beginning, such as by 'blkdiscard -z -l 64KiB {0}'",
-                path.display()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Fails with `Options` unless this is a thin pool that nobody has volumes in.
-fn unused(name: &str) -> Result<()> {
-    let dm = DeviceMapper::open().map_err(unavailable)?;
-    let refuse = |why: String| Err(Error::Options(format!("the pool '{name}' cannot be used: {why}")));
-    match dm.find(name) {
-        Ok(Some(_)) => {}
-        Ok(None) => {
-            return refuse(
-                "there is no such device; 'dmsetup ls --target thin-pool' lists those that are".into(),
-            );
-        }
-        Err(error) => return refuse(error.to_string()),
-    }
-    let pool = ThinPool::new(dm, name.to_owned(), String::new());
-    let status = pool.status()?;
-    match status {
-        Status { health: Health::Good, transaction: 0, .. } if status.data.used == 0 => Ok(()),
-        Status { health: Health::Good, .. } => {
-            refuse("it holds volumes of somebody, and only an empty one is taken".into())
-        }
-        Status { health, .. } => refuse(health.told().to_owned()),
-    }
-}
-
-/// Makes the base volume, once more where that was begun before.
-fn fill(pool: &mut Pool, options: &Options) -> Result<()> {
-    let doing = || "make the base volume";
-    let transaction = pool.thin.status()?.transaction;
-    pool.thin.deactivate(BASE)?;
-    pool.thin.delete(BASE).map_err(Error::io(doing))?;
-    pool.grow(pool.record.base_size.min(256 * MIB), options.file_size.0)?;
-    pool.thin.make(BASE).map_err(Error::io(doing))?;
-    failpoint::hit("devmapper.base.made").map_err(Error::io(doing))?;
-    let empty = |device: &Device| make_empty(pool, &device.node(), options);
-    pool.record.quota = pool.thin.with_active(BASE, pool.record.base_size, empty)?;
-    failpoint::hit("devmapper.base.filled").map_err(Error::io(doing))?;
-    if transaction < u64::from(BASE) {
-        pool.thin.set_transaction(transaction, u64::from(BASE)).map_err(Error::io(doing))?;
-    }
-    pool.record.ready = true;
-    pool.record.write(&pool.root)
-}
-
-/// Makes the empty file system. Returns whether it keeps quotas.
-fn make_empty(pool: &Pool, node: &Path, options: &Options) -> Result<bool> {
-    let kind = pool.record.filesystem;
-    kind.make(node, &pool.record.uuid, &options.mkfs_args)?;
-    let mounter = Mounter::new(&pool.root);
-    let open = |quota| {
-        mounter.open(&kind.mount(&Mounting {
-            node,
-            quota,
-            more: &options.mount_options,
-            read_only: false,
-            label: None,
-            id_map: None,
-        }))
-    };
-    let (tree, quota) = match open(true) {
-        Ok(tree) => (tree, true),
-        // The kernel may lack quotas.
-        Err(_) => (open(false)?, false),
-    };
-    let doing = || "prepare the base volume";
-    let root = filesystem::root_of(&tree).map_err(Error::io(doing))?;
-    filesystem::tidy(&root).map_err(Error::io(doing))?;
-    let quota = quota && quota::prepare(&root).is_ok();
-    rustix::fs::syncfs(&root).map_err(io::Error::from).map_err(Error::io(doing))?;
-    drop(root);
-    tree.close()?;
-    Ok(quota)
-}
-
-/// The size of metadata for so much data: the kernel's rule of thumb is 48 bytes a block.
-fn metadata_for(data: u64, block: u64) -> u64 {
-    (data / block * 48).next_multiple_of(MIB).clamp(LEAST_METADATA, MOST_METADATA)
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "given to map_err")]
-fn unavailable(error: io::Error) -> Error {
-    Error::Unavailable {
-        reason: format!(
-            "device mapper cannot be used ({error}): it needs the kernel modules dm_mod and dm_thin_pool"
-        ),
-    }
+fn missing(device: &Path, error: &io::Error) -> Error {
+    let why = if error.kind() == io::ErrorKind::NotFound { "is not there" } else { "is no block device" };
+    Error::Unavailable { reason: format!("'{}', which the pool is on, {why}", device.display()) }
 }
 
 fn refused(error: io::Error, doing: String) -> Error {
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => Error::Unavailable {
-            reason: format!(
-                "{doing}: the kernel refuses; it needs the module dm_thin_pool, and its log says more"
-            ),
-        },
-        Some(libc::EBUSY) => Error::InUse {
-            what: "a device of the pool".to_owned(),
-            by: "something else, see 'lsblk'".to_owned(),
-        },
-        _ => Error::io(|| doing)(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_follows_the_data() {
-        assert_eq!(metadata_for(64 * MIB, 64 << 10), 2 * MIB);
-        assert_eq!(metadata_for(100 << 30, 64 << 10), 75 * MIB);
-        assert_eq!(metadata_for(1 << 60, 64 << 10), MOST_METADATA);
-    }
+    let why = match error.raw_os_error() {
+        Some(libc::EINVAL) => {
+            "the kernel refuses its devices, and says in its log why: they may be smaller than they were"
+        }
+        Some(libc::EBUSY) => "something else uses a device that it is on, see 'lsblk'",
+        Some(libc::EILSEQ | libc::EIO) => {
+            "its metadata is damaged: 'thin_check' says how far, 'thin_repair' saves what can be read"
+        }
+        _ => return Error::io(|| doing)(error),
+    };
+    Error::driver(doing, why)
 }

@@ -11,6 +11,9 @@ use mica_tree::{ProjectUsage, assign_project, limit_project, limits_projects, pr
 
 const PROJECT: u32 = 1;
 
+/// Why there is none.
+pub(crate) const LACKING: &str = "the kernel keeps no project quota on the layers' file system";
+
 /// Has everything that is made in an empty file system be counted.
 pub(crate) fn prepare(root: &OwnedFd) -> io::Result<()> {
     if !limits_projects(root.as_fd())? {

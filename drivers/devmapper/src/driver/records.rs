@@ -1,15 +1,17 @@
 //! What the driver knows of its layers: a small file each.
 //!
 //! ```text
-//! pending/ID     a layer that is being made, written before the pool is told
-//! layers/ID      a layer
-//! removing/ID    a layer that is being deleted, until the pool has forgotten its volume
+//! pending/ID         a layer that is being made, written before the pool is told
+//! layers/ID          a layer
+//! removing/VOLUME    a layer that is being deleted, until the pool has forgotten its volume
+//! newest             the layer made last, once it is deleted
 //! ```
 //!
 //! A pending layer is there when the pool's transaction id says so: it counts the layers that were ever made, and is
-//! raised last. So a layer's file is written once, and no step of making or deleting one can be lost half-way.
+//! raised last. So no step of making or deleting one can be lost half-way, and the newest of all files has the
+//! transaction id of the pool.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use mica_core::{Error, LayerId, Result, durable};
 use serde::{Deserialize, Serialize};
 
 const PARTS: [&str; 3] = ["pending", "layers", "removing"];
+const NEWEST: &str = "newest";
+/// The transaction of what is never to be a layer.
+const NEVER: u64 = u64::MAX;
 /// What [`durable::write`] calls a file before it is whole.
 const ASIDE: &str = ".layer.new";
 /// Ends the names of layers' files, so that what a write leaves aside is no layer's.
@@ -35,6 +40,26 @@ pub(crate) struct Layer {
     pub(crate) committed: bool,
     /// The file system keeps a quota of its own for this layer.
     pub(crate) limited: bool,
+}
+
+impl Layer {
+    /// Fails with `State` where it is committed; `rule` is what forbids the call then.
+    pub(crate) fn expect_writable(&self, id: &LayerId, rule: &'static str) -> Result<()> {
+        match self.committed {
+            true => Err(Error::State { what: format!("layer '{id}'"), state: "committed", rule }),
+            false => Ok(()),
+        }
+    }
+
+    /// A copy of this layer that is to be deleted again, whatever happens.
+    pub(crate) fn passing(&self, volume: u32) -> Self {
+        Self { volume, transaction: NEVER, committed: false, ..self.clone() }
+    }
+
+    /// The transaction that made it, or is to; `None` for a copy that is to be deleted again.
+    pub(crate) fn is_to_stay(&self) -> Option<u64> {
+        Some(self.transaction).filter(|transaction| *transaction != NEVER)
+    }
 }
 
 /// The directories with the files.
@@ -56,7 +81,7 @@ impl Records {
     }
 
     pub(crate) fn layer(&self, id: &LayerId) -> Result<Layer> {
-        read(&self.at("layers", id), id)?.ok_or_else(|| Error::no_layer(id))
+        read(&self.at("layers", id), || format!("layer '{id}'"))?.ok_or_else(|| Error::no_layer(id))
     }
 
     pub(crate) fn exists(&self, id: &LayerId) -> bool {
@@ -93,19 +118,37 @@ impl Records {
     }
 
     /// A layer is to be deleted: from here on there is none of this id.
-    pub(crate) fn take_away(&self, id: &LayerId) -> io::Result<()> {
-        durable::rename(&self.at("layers", id), &self.at("removing", id))?;
+    pub(crate) fn take_away(&self, id: &LayerId, layer: &Layer) -> io::Result<()> {
+        // Its intent is gone for good first: it would bring the layer back.
+        durable::sync_dir(&self.root.join("pending"))?;
+        durable::rename(&self.at("layers", id), &self.leaving_at(layer))?;
         durable::sync_dir(&self.root.join("layers"))
     }
 
     /// The layers that are being deleted.
-    pub(crate) fn leaving(&self) -> Result<Vec<(LayerId, Layer)>> {
-        self.read_all("removing")
+    pub(crate) fn leaving(&self) -> Result<Vec<Layer>> {
+        Ok(self.read_all("removing")?.into_iter().map(|(_, layer)| layer).collect())
     }
 
     /// The pool has forgotten a deleted layer.
-    pub(crate) fn forget(&self, id: &LayerId) -> io::Result<()> {
-        remove(&self.at("removing", id))
+    pub(crate) fn forget(&self, layer: &Layer) -> Result<()> {
+        let path = self.leaving_at(layer);
+        let known = self.newest_deleted()?.map_or(0, |newest| newest.transaction);
+        let done = match layer.transaction > known {
+            true => fs::rename(&path, self.root.join(NEWEST)),
+            false => remove(&path),
+        };
+        done.map_err(Error::io(|| "delete the record of a layer"))
+    }
+
+    /// The layer made last of those that are deleted.
+    pub(crate) fn newest_deleted(&self) -> Result<Option<Layer>> {
+        read(&self.root.join(NEWEST), || "the layer deleted last".to_owned())
+    }
+
+    /// Every layer that is there.
+    pub(crate) fn layers(&self) -> Result<Vec<(LayerId, Layer)>> {
+        self.read_all("layers")
     }
 
     /// Returns when every layer's file survives a power cut.
@@ -140,9 +183,17 @@ impl Records {
         self.root.join(part).join(format!("{id}{SUFFIX}"))
     }
 
+    /// By the volume: the next layer of the same id may be deleted while this one still is.
+    fn leaving_at(&self, layer: &Layer) -> PathBuf {
+        self.root.join("removing").join(format!("{}{SUFFIX}", layer.volume))
+    }
+
     fn read_all(&self, part: &str) -> Result<Vec<(LayerId, Layer)>> {
         let ids = names(&self.root.join(part))?;
-        let read = |id: LayerId| Ok(read(&self.at(part, &id), &id)?.map(|layer| (id, layer)));
+        let read = |id: LayerId| {
+            let layer = read(&self.at(part, &id), || format!("layer '{id}'"))?;
+            Ok(layer.map(|layer| (id, layer)))
+        };
         ids.into_iter().map(read).filter_map(Result::transpose).collect()
     }
 }
@@ -155,15 +206,13 @@ fn names(dir: &Path) -> Result<Vec<LayerId>> {
     Ok(names.filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).collect())
 }
 
-fn read(path: &Path, id: &LayerId) -> Result<Option<Layer>> {
+fn read(path: &Path, what: impl Fn() -> String) -> Result<Option<Layer>> {
     let content = match fs::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        content => content.map_err(Error::io(|| format!("read the record of layer '{id}'")))?,
+        content => content.map_err(Error::io(|| format!("read the record of {}", what())))?,
     };
     let layer = serde_json::from_slice(&content);
-    layer
-        .map(Some)
-        .map_err(|e| Error::Corrupt { what: format!("layer '{id}'"), reason: format!("its record: {e}") })
+    layer.map(Some).map_err(|e| Error::Corrupt { what: what(), reason: format!("its record: {e}") })
 }
 
 fn write(path: &Path, layer: &Layer) -> io::Result<()> {
@@ -174,20 +223,5 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
-    }
-}
-
-/// The lock under which the pool and the files are changed together. Whoever waits for anything else lets go of it first.
-#[derive(Debug)]
-pub(crate) struct Guard(#[allow(dead_code, reason = "held until it is dropped")] File);
-
-impl Guard {
-    pub(crate) fn take(root: &Path) -> Result<Self> {
-        let lock = || {
-            let file = File::options().write(true).create(true).truncate(false).open(root.join("lock"))?;
-            file.lock()?;
-            Ok(file)
-        };
-        lock().map(Self).map_err(Error::io(|| format!("lock '{}'", root.display())))
     }
 }

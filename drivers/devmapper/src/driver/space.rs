@@ -7,27 +7,25 @@ use std::process::{Command, Stdio};
 use mica_core::{Error, LayerId, Result, Usage};
 
 use super::dm::{Device, DeviceMapper};
-use super::pool::Pool;
+use super::pool::{self, METADATA_BLOCK, Pool};
 use super::records::Layer;
-use super::thin::{Health, Status, Used};
+use super::thin::{Health, Status};
 use super::{delta, sys};
 use crate::options::{Backing, Kind, Options};
 
 /// Fails with `Unavailable` where the host lacks device mapper, its thin pools, or the tools of the file system.
 pub(crate) fn needed(kind: Kind) -> Result<()> {
     let lacking = |reason: String| Error::Unavailable { reason };
-    let modules = "it needs the kernel modules dm_mod and dm_thin_pool";
-    let dm = DeviceMapper::open()
-        .map_err(|e| lacking(format!("/dev/mapper/control does not open ({e}): {modules}")))?;
-    let there = || {
-        dm.target("thin-pool").map_err(|e| lacking(format!("device mapper does not answer ({e}): {modules}")))
-    };
+    let dm = DeviceMapper::open().map_err(|e| pool::unavailable(&e))?;
+    let there = || dm.target("thin-pool").map_err(|e| pool::unavailable(&e));
     if there()?.is_none() {
         // Where modules can be loaded this is all that it takes; where not, it changes nothing.
         let load = Command::new("modprobe").args(["-q", "dm-thin-pool"]).stdin(Stdio::null()).status();
         drop(load);
         if there()?.is_none() {
-            return Err(lacking(format!("device mapper has no thin pools here: {modules}")));
+            return Err(lacking(
+                "device mapper has no thin pools: it needs the kernel module dm_thin_pool".to_owned(),
+            ));
         }
     }
     let mkfs = format!("mkfs.{}", kind.name());
@@ -43,48 +41,66 @@ pub(crate) fn needed(kind: Kind) -> Result<()> {
 
 /// Fails unless the pool can take another layer. The caller holds the lock.
 pub(crate) fn admit(pool: &Pool, options: &Options) -> Result<()> {
-    pool.grow(pool.record.base_size / 8, options.file_size.0)?;
+    pool.grow(pool.record.base_size / 8, options.file_size())?;
     let status = pool.thin.status()?;
-    healthy(pool, &status)?;
-    let least = |used: Used| used.total * u64::from(options.min_free) / 100;
-    let doing = |what: &str, used: Used| Error::NoSpace {
-        doing: format!(
-            "the pool '{}' has {} of {} blocks of {what} free, and 'min_free' keeps {} % of them; remove something{}",
-            pool.thin.name(),
-            used.free(),
-            used.total,
-            options.min_free,
-            match pool.record.backing {
-                Backing::Files => " or raise 'file_size'",
-                _ => " or enlarge the pool",
-            },
-        ),
+    takes_writes(pool, &status)?;
+    let part = |total: u64| total * u64::from(options.min_free) / 100;
+    let lacking = |what: &str, free: u64, total: u64, cure: &str| {
+        Err(Error::NoSpace {
+            doing: format!(
+                "the pool '{}' has {free} of {total} blocks of {what} free, and 'min_free' keeps {} %: {cure}",
+                pool.thin.name(),
+                options.min_free,
+            ),
+        })
     };
-    if status.data.free() < least(status.data).max(1) {
-        return Err(doing("data", status.data));
+    let free = pool.free_blocks(&status)?;
+    if free < part(status.data.total).max(1) {
+        let cure = match pool.record.backing {
+            Backing::Files if free < status.data.free() => {
+                "remove something, or make room on the disk of its files"
+            }
+            Backing::Files => "remove something, or raise 'file_size'",
+            _ => "remove something, or enlarge it",
+        };
+        return lacking("data", free, status.data.total, cure);
     }
-    if status.metadata.free() < least(status.metadata).max(status.metadata_reserve) {
-        return Err(doing("metadata", status.metadata));
+    let (free, total) = (status.metadata.free(), status.metadata.total);
+    if free < part(total).max(status.metadata_reserve) {
+        return lacking("metadata", free, total, "remove something, or enlarge its metadata");
     }
     Ok(())
 }
 
-fn healthy(pool: &Pool, status: &Status) -> Result<()> {
+/// Fails unless volumes of the pool can be written. The caller holds the lock.
+pub(crate) fn takes_writes(pool: &Pool, status: &Status) -> Result<()> {
     match status.health {
         Health::Good => Ok(()),
-        Health::OutOfSpace => {
-            Err(Error::NoSpace { doing: format!("the pool '{}' is full", pool.thin.name()) })
-        }
-        health => Err(Error::Corrupt {
-            what: format!("the pool '{}'", pool.thin.name()),
-            reason: health.told().to_owned(),
+        Health::OutOfSpace => Err(Error::NoSpace {
+            doing: format!("the pool '{}' is {}", pool.thin.name(), Health::OutOfSpace.told()),
         }),
+        _ => Err(unwritable(pool, status.health)),
     }
+}
+
+/// Fails unless volumes can be deleted: a full pool takes that, one whose metadata cannot be written does not. The caller
+/// holds the lock.
+pub(crate) fn takes_deletions(pool: &Pool) -> Result<()> {
+    let health = pool.thin.status()?.health;
+    if health.takes_changes() { Ok(()) } else { Err(unwritable(pool, health)) }
+}
+
+fn unwritable(pool: &Pool, health: Health) -> Error {
+    let reason = match health {
+        Health::NeedsCheck => format!("it is {}: {}", health.told(), how_to_check(pool)),
+        _ => format!("it is {}", health.told()),
+    };
+    Error::Corrupt { what: format!("the pool '{}'", pool.thin.name()), reason }
 }
 
 /// Fails unless all that was written to a layer is in it. The caller holds the lock, and nothing is mounted.
 pub(crate) fn whole(pool: &Pool, layer: &Layer, id: &LayerId) -> Result<()> {
-    healthy(pool, &pool.thin.status()?)?;
+    takes_writes(pool, &pool.thin.status()?)?;
     let doing = || format!("look at the file system of layer '{id}'");
     let filesystem = pool.record.filesystem;
     let look = |device: &Device| filesystem.is_sound(&device.node()).map_err(Error::io(doing));
@@ -176,8 +192,8 @@ pub(crate) fn status(pool: &Pool) -> Result<Vec<(String, String)>> {
         ("Base Size", size(pool.record.base_size)),
         ("Data Used", size(status.data.used * block)),
         ("Data Total", size(status.data.total * block)),
-        ("Metadata Used", size(status.metadata.used * 4096)),
-        ("Metadata Total", size(status.metadata.total * 4096)),
+        ("Metadata Used", size(status.metadata.used * METADATA_BLOCK)),
+        ("Metadata Total", size(status.metadata.total * METADATA_BLOCK)),
         ("Transaction Id", status.transaction.to_string()),
         ("Native Diff", if delta::tool() { "true" } else { "false: thin_delta is not installed" }.to_owned()),
     ];

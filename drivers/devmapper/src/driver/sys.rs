@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::ioctl::{self, Getter, NoArg, Setter, opcode};
 
+const LOOP_GET_STATUS64: ioctl::Opcode = 0x4C05;
 const LOOP_SET_CAPACITY: ioctl::Opcode = 0x4C07;
 const LOOP_CONFIGURE: ioctl::Opcode = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
@@ -74,6 +75,14 @@ fn configure(file: &File, flags: u32) -> io::Result<(PathBuf, File)> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The file that a loop device is made of, as the numbers of its file system's device and of its inode.
+pub(crate) fn backing(device: &Path) -> io::Result<(u64, u64)> {
+    let device = File::open(device)?;
+    // SAFETY: the command fills in a structure of this layout.
+    let info = unsafe { ioctl::ioctl(&device, Getter::<LOOP_GET_STATUS64, Info>::new()) }?;
+    Ok((info.device, info.inode))
 }
 
 /// Tells a loop device that its file has grown.

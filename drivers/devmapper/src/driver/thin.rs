@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devicemapper::{ThinPoolStatus, ThinPoolStatusSummary};
-use mica_core::{Error, Result};
+use mica_core::{Error, Result, failpoint};
 
 use super::dm::{Device, DeviceMapper, Table, Writes};
 
@@ -69,6 +69,11 @@ pub(crate) enum Health {
 }
 
 impl Health {
+    /// Volumes can be made, or at least deleted.
+    pub(crate) fn takes_changes(self) -> bool {
+        matches!(self, Self::Good | Self::OutOfSpace)
+    }
+
     /// For people.
     pub(crate) fn told(self) -> &'static str {
         match self {
@@ -131,6 +136,32 @@ impl ThinPool {
         })
     }
 
+    /// The size of its blocks in bytes; `None` where the device is no thin pool.
+    pub(crate) fn block_size(&self) -> io::Result<Option<u64>> {
+        if self.dm.kind(&self.name)? != "thin-pool" {
+            return Ok(None);
+        }
+        let arguments = self.dm.arguments(&self.name)?;
+        let sectors = arguments.split(' ').nth(2).and_then(|word| word.parse::<u64>().ok());
+        sectors.map(|sectors| Some(sectors * 512)).ok_or_else(|| io::Error::other(arguments))
+    }
+
+    /// Whether the rest of a block is zero where only a part was written.
+    pub(crate) fn zeroes_blocks(&self) -> io::Result<bool> {
+        Ok(!self.dm.arguments(&self.name)?.contains("skip_block_zeroing"))
+    }
+
+    /// How many bytes may be written to the volumes that are active.
+    pub(crate) fn promised(&self) -> Result<u64> {
+        let sum = || {
+            let active = self.active()?;
+            active.into_iter().try_fold(0, |sum: u64, (_, name, _)| {
+                Ok(sum.saturating_add(self.dm.sectors(&name)?.saturating_mul(512)))
+            })
+        };
+        sum().map_err(Error::io(|| self.doing("look at the volumes of")))
+    }
+
     /// Makes an empty volume. The kernel has it on disk when this returns, as with every message.
     pub(crate) fn make(&self, volume: u32) -> io::Result<()> {
         self.dm.message(&self.name, &format!("create_thin {volume}"))
@@ -144,6 +175,7 @@ impl ThinPool {
         match self.dm.find(&name)? {
             Some(_) => {
                 let still = self.dm.suspend(&name, writes)?;
+                failpoint::hit("devmapper.snapshot.suspended")?;
                 let made = self.dm.message(&self.name, &message);
                 let resumed = still.resume();
                 made.and(resumed)
@@ -256,6 +288,38 @@ impl ThinPool {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Lets every volume go on over which somebody was killed. The caller holds the lock.
+    pub(crate) fn resume_all(&self) -> Result<()> {
+        let resume = || {
+            for (_, name, device) in self.active()? {
+                if device.suspended {
+                    self.dm.resume(&name)?;
+                }
+            }
+            Ok(())
+        };
+        resume().map_err(Error::io(|| self.doing("resume the volumes of")))
+    }
+
+    /// Deactivates every volume that nobody has open. The caller holds the lock, and nobody is about to mount one.
+    pub(crate) fn deactivate_idle(&self) -> Result<()> {
+        let active = self.active().map_err(Error::io(|| self.doing("list the volumes of")))?;
+        let mut idle = active.into_iter().filter(|(_, _, device)| device.users == 0);
+        idle.try_for_each(|(volume, ..)| self.deactivate(volume))
+    }
+
+    /// The volumes that have a device, with its name.
+    fn active(&self) -> io::Result<Vec<(u32, String, Device)>> {
+        let mut active = Vec::new();
+        for name in self.dm.names()? {
+            let volume = name.strip_prefix(&self.prefix).and_then(|number| number.parse().ok());
+            if let (Some(volume), Some(device)) = (volume, self.dm.find(&name)?) {
+                active.push((volume, name, device));
+            }
+        }
+        Ok(active)
     }
 
     fn device(&self, volume: u32) -> String {

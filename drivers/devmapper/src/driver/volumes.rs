@@ -2,20 +2,21 @@
 //!
 //! *Making.* The record is written as an intent, with the transaction id that the pool will have; the pool makes the
 //! volume; the layer's size and quota are set; the pool's transaction id is raised; the record becomes the layer's. A
-//! crash before the raise is rolled back by [`recover`], one after it rolled forward. Volumes have the number of the
-//! transaction that made them, so no number is used twice.
+//! crash before the raise is rolled back by [`recover`], one after it rolled forward: both before anybody makes the next
+//! layer. Volumes have the number of the transaction that made them, so no number is used twice.
 //!
 //! *Deleting.* The record moves to those that are being deleted; the pool deletes the volume, which may be repeated;
 //! the record is deleted.
 
 use std::io;
 
-use mica_core::{Error, LayerId, Result, failpoint};
+use mica_core::{Chain, Error, LayerId, Result, failpoint};
 
 use super::dm::Writes;
 use super::pool::Pool;
 use super::records::{Layer, Records};
 use super::thin::MAX_VOLUME;
+use crate::options::Backing;
 
 /// What a new layer's volume is a snapshot of.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +38,7 @@ pub(crate) fn make(
     settle: impl FnOnce(&mut Layer) -> Result<()>,
 ) -> Result<()> {
     let doing = || format!("create layer '{id}'");
-    let transaction = next_transaction(pool, records)?;
+    let (is, transaction) = next_transaction(pool, records)?;
     let mut layer = Layer {
         volume: volume_of(transaction),
         transaction,
@@ -56,10 +57,10 @@ pub(crate) fn make(
             records.intend(id, &layer)?;
         }
         failpoint::hit("devmapper.create.settled").map_err(Error::io(doing))?;
-        pool.thin.set_transaction(transaction - 1, transaction).map_err(Error::io(doing))
+        pool.thin.set_transaction(is, transaction).map_err(Error::io(doing))
     };
     if let Err(error) = made() {
-        // What cannot be undone now is undone by the next open, since the intent stays.
+        // What cannot be undone now is undone by the next call, since the intent stays.
         let _ = roll_back(pool, records, id, volume_of(transaction));
         return Err(error);
     }
@@ -78,11 +79,14 @@ pub(crate) fn with_copy<T>(
     work: impl FnOnce(u32) -> Result<T>,
 ) -> Result<T> {
     let doing = || format!("copy layer '{id}' for a moment");
-    let transaction = next_transaction(pool, records)?;
+    let (_, transaction) = next_transaction(pool, records)?;
     let copy = volume_of(transaction);
-    records.intend(id, &Layer { volume: copy, transaction, committed: false, ..layer.clone() })?;
-    let made = pool.thin.snapshot(copy, layer.volume, writes).map_err(Error::io(doing));
-    let done = made.and_then(|()| work(copy));
+    records.intend(id, &layer.passing(copy))?;
+    let made = || {
+        pool.thin.snapshot(copy, layer.volume, writes).map_err(Error::io(doing))?;
+        failpoint::hit("devmapper.changes.copied").map_err(Error::io(doing))
+    };
+    let done = made().and_then(|()| work(copy));
     let undone = roll_back(pool, records, id, copy);
     done.and_then(|done| undone.map(|()| done))
 }
@@ -90,38 +94,44 @@ pub(crate) fn with_copy<T>(
 /// Begins to delete a layer. Returns what [`finish`] needs. The caller holds the lock.
 pub(crate) fn take_away(records: &Records, id: &LayerId) -> Result<Layer> {
     let layer = records.layer(id)?;
-    records.take_away(id).map_err(Error::io(|| format!("remove layer '{id}'")))?;
+    records.take_away(id, &layer).map_err(Error::io(|| format!("remove layer '{id}'")))?;
     Ok(layer)
 }
 
 /// Deletes the volume of a layer that was taken away, and is not active. The caller holds the lock.
-pub(crate) fn finish(pool: &Pool, records: &Records, id: &LayerId, layer: &Layer) -> Result<()> {
-    let doing = || format!("remove layer '{id}'");
-    failpoint::hit("devmapper.remove.taken").map_err(Error::io(doing))?;
+pub(crate) fn finish(pool: &Pool, records: &Records, layer: &Layer) -> Result<()> {
+    let doing = || format!("delete volume {} of the pool '{}'", layer.volume, pool.thin.name());
     pool.thin.delete(layer.volume).map_err(Error::io(doing))?;
     failpoint::hit("devmapper.remove.deleted").map_err(Error::io(doing))?;
-    records.forget(id).map_err(Error::io(doing))
+    records.forget(layer)
 }
 
-/// Finishes what a crash left. The caller holds the lock, so nobody alive is at it.
+/// Finishes what was begun by somebody who was killed, or could not finish it. The caller holds the lock, so nobody alive is
+/// at it.
 pub(crate) fn recover(pool: &Pool, records: &Records) -> Result<()> {
-    records.tidy()?;
-    let intended = records.intended()?;
+    let (intended, leaving) = (records.intended()?, records.leaving()?);
+    if intended.is_empty() && leaving.is_empty() {
+        return Ok(());
+    }
+    let status = pool.thin.status()?;
+    if !status.health.takes_changes() {
+        return Ok(());
+    }
     if !intended.is_empty() {
-        let transaction = pool.thin.status()?.transaction;
-        for (id, layer) in intended {
-            if layer.transaction <= transaction {
-                records.establish(&id).map_err(Error::io(|| format!("recover layer '{id}'")))?;
-            } else {
-                roll_back(pool, records, &id, layer.volume)?;
-            }
+        pool.thin.resume_all()?;
+    }
+    for (id, layer) in intended {
+        if layer.transaction <= status.transaction {
+            records.establish(&id).map_err(Error::io(|| format!("recover layer '{id}'")))?;
+        } else {
+            roll_back(pool, records, &id, layer.volume)?;
         }
     }
-    for (id, layer) in records.leaving()? {
+    for layer in leaving {
         pool.thin.deactivate(layer.volume)?;
-        match finish(pool, records, &id, &layer) {
-            // Somebody has it open still, who may be the one that deletes it.
-            Err(Error::Driver { source, .. }) if is_busy(source.as_ref()) => {}
+        match finish(pool, records, &layer) {
+            // Somebody has it open still.
+            Err(error) if has_number(&error, libc::EBUSY) => {}
             finished => finished?,
         }
     }
@@ -135,28 +145,76 @@ fn roll_back(pool: &Pool, records: &Records, id: &LayerId, volume: u32) -> Resul
     records.give_up(id).map_err(Error::io(doing))
 }
 
-/// The transaction that makes the next volume: one whose number nobody has.
-fn next_transaction(pool: &Pool, records: &Records) -> Result<u64> {
-    let mut is = pool.thin.status()?.transaction;
-    if is >= u64::from(MAX_VOLUME) {
-        // The numbers begin again, and those of layers that are there must be passed over.
-        let taken = records.volumes()?;
-        while taken.contains(&volume_of(is + 1)) || volume_of(is + 1) <= super::pool::BASE {
-            let doing = || "raise the transaction id of the pool";
-            pool.thin.set_transaction(is, is + 1).map_err(Error::io(doing))?;
-            is += 1;
-        }
+/// The transaction id of the pool, and the one that makes the next volume: the first whose number nobody has.
+fn next_transaction(pool: &Pool, records: &Records) -> Result<(u64, u64)> {
+    let is = pool.thin.status()?.transaction;
+    if is < u64::from(MAX_VOLUME) {
+        return Ok((is, is + 1));
     }
-    Ok(is + 1)
+    // The numbers begin again.
+    let taken = records.volumes()?;
+    let free = |transaction: &u64| {
+        let volume = volume_of(*transaction);
+        volume > super::pool::BASE && !taken.contains(&volume)
+    };
+    let next = (is + 1..=is + u64::from(MAX_VOLUME)).find(free);
+    let full = || Error::Full { what: "the pool".to_owned(), limit: format!("{MAX_VOLUME} volumes") };
+    Ok((is, next.ok_or_else(full)?))
 }
 
 fn volume_of(transaction: u64) -> u32 {
     (transaction & u64::from(MAX_VOLUME)) as u32
 }
 
-fn is_busy(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-    number == Some(libc::EBUSY)
+/// Puts away what killed processes have left active. The caller holds the lock, and nobody else has the root open.
+pub(crate) fn put_away(pool: &Pool) -> Result<()> {
+    pool.thin.resume_all()?;
+    pool.thin.deactivate_idle()?;
+    // Of a pool that somebody made it may be theirs.
+    let is_shared = matches!(pool.record.backing, Backing::Pool { .. });
+    if pool.thin.status()?.metadata_snapshot && !is_shared {
+        let released = pool.thin.dm().message(pool.thin.name(), "release_metadata_snap");
+        released.map_err(Error::io(|| "release a snapshot of the pool's metadata"))?;
+    }
+    Ok(())
+}
+
+/// Names the layer where something failed since the pool has no volume of it, or of its parent.
+pub(crate) fn explain(pool: &Pool, records: &Records, chain: Chain<'_>, error: Error) -> Error {
+    if !matches!(error, Error::Driver { .. }) {
+        return error;
+    }
+    let is_missing = |layer: &Layer| {
+        let looked = pool.thin.with_active(layer.volume, layer.bytes, |_| Ok(()));
+        looked.is_err_and(|error| is_lacking(&error))
+    };
+    for id in chain.parent().into_iter().chain([chain.id]) {
+        match records.layer(id) {
+            Ok(layer) if is_missing(&layer) => {
+                return Error::Corrupt {
+                    what: format!("layer '{id}'"),
+                    reason: format!(
+                        "the pool '{}' has no volume {}, which held it; remove the layer, or put back the pool that \
+                         has it",
+                        pool.thin.name(),
+                        layer.volume
+                    ),
+                };
+            }
+            _ => {}
+        }
+    }
+    error
+}
+
+/// Whether something failed since the pool has no such volume.
+pub(crate) fn is_lacking(error: &Error) -> bool {
+    has_number(error, libc::ENODATA)
+}
+
+fn has_number(error: &Error, number: i32) -> bool {
+    let Error::Driver { source, .. } = error else { return false };
+    source.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(number)
 }
 
 #[cfg(test)]
