@@ -8,6 +8,7 @@ use mica_conformance::Outcome;
 use mica_core::{Capabilities, DriverEntry, GraphDriver, Support};
 
 use crate::container::Status;
+use crate::engine::named;
 use crate::{Barrier, Engine, Error, Result, images, root};
 
 /// A driver in a list.
@@ -15,8 +16,8 @@ use crate::{Barrier, Engine, Error, Result, images, root};
 pub struct DriverInfo {
     /// Its name.
     pub name: &'static str,
-    /// `available`, or `unavailable` and why.
-    pub status: String,
+    /// Why it cannot be used here; `None` where it can.
+    pub lacking: Option<String>,
     /// What it can do here.
     pub can: String,
     /// What it is good for.
@@ -47,14 +48,12 @@ impl Engine {
     fn driver_info(&self, entry: &DriverEntry, scratch: &Path) -> Result<DriverInfo> {
         fs::create_dir(scratch).map_err(Error::io(|| format!("create '{}'", scratch.display())))?;
         let options = self.config().storage_opts.get(entry.name).cloned().unwrap_or_default();
-        let (status, can) = match (entry.open)(scratch, &options) {
-            Ok(driver) => ("available".to_owned(), abilities(driver.capabilities())),
-            Err(mica_core::Error::Unavailable { reason }) => {
-                (format!("unavailable ({reason})"), String::new())
-            }
-            Err(error) => (format!("unavailable ({error})"), String::new()),
+        let (lacking, can) = match (entry.open)(scratch, &options) {
+            Ok(driver) => (None, abilities(driver.capabilities())),
+            Err(mica_core::Error::Unavailable { reason }) => (Some(reason), String::new()),
+            Err(error) => (Some(error.to_string()), String::new()),
         };
-        Ok(DriverInfo { name: entry.name, status, can, about: entry.about })
+        Ok(DriverInfo { name: entry.name, lacking, can, about: entry.about })
     }
 
     /// The options of a driver with their docs, and its capabilities where it opens.
@@ -119,7 +118,8 @@ impl Engine {
                 if told.is_ok() {
                     told = report(&line, is_good);
                 }
-            })?;
+            })
+            .map_err(|error| named(name, error.into()))?;
             told?;
             Ok(TestSummary {
                 is_good: summary.is_good(),

@@ -106,7 +106,8 @@ impl Engine {
     /// A storage driver: the named one, or the one that new layers go to. Each is opened once.
     pub fn store(&self, driver: Option<&str>) -> Result<Store> {
         if let Some(name) = driver.or(self.config.storage_driver.as_deref()) {
-            return self.open_store(self.config.registry.storage_driver(name)?);
+            let entry = self.config.registry.storage_driver(name)?;
+            return self.open_store(entry).map_err(|error| named(name, error));
         }
         if let Some(name) = self.own_driver()? {
             let entry = self.config.registry.storage_driver(&name)?;
@@ -187,5 +188,15 @@ impl Engine {
         let store = Store::new(driver, &self.root.uses(entry.name))?;
         stores.insert(entry.name.to_owned(), store.clone());
         Ok(store)
+    }
+}
+
+/// Where a driver was named that this host has not got: which one, and where others are found.
+pub(crate) fn named(driver: &str, error: Error) -> Error {
+    match error {
+        Error::Storage(mica_core::Error::Unavailable { reason }) => Error::Invalid(format!(
+            "storage driver '{driver}' is not available on this host: {reason}; 'mica drivers' lists those that are"
+        )),
+        other => other,
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
     output(mica.command().arg("import").arg(&rootfs.tar).arg(rootfs.image))?;
     println!("demo: imported as {} in {}", rootfs.image, seconds(started));
-    let drivers = drivers(&output(mica.command().arg("drivers"))?);
+    let drivers = drivers(&output(mica.command().args(["drivers", "--format", DRIVERS]))?);
     let columns: Vec<Column> = drivers
         .iter()
         .filter(|driver| driver.available)
@@ -133,7 +133,10 @@ impl Drop for Mica {
     }
 }
 
-/// A line of `mica drivers`.
+/// What [`drivers`] reads.
+const DRIVERS: &str = "{{.Name}} {{.Status}} {{.Lacking}}";
+
+/// A storage driver of this host.
 #[derive(Debug, PartialEq)]
 struct Driver {
     name: String,
@@ -141,7 +144,7 @@ struct Driver {
     reason: String,
 }
 
-/// Reads `NAME STATUS …` below a header.
+/// Reads lines of `mica drivers`.
 fn drivers(listing: &str) -> Vec<Driver> {
     let driver = |line: &str| {
         let (name, rest) = line.split_once(char::is_whitespace)?;
@@ -150,7 +153,7 @@ fn drivers(listing: &str) -> Vec<Driver> {
         let (available, reason) = (status == "available", reason.trim().to_owned());
         Some(Driver { name: name.to_owned(), available, reason })
     };
-    listing.lines().skip(1).filter_map(driver).collect()
+    listing.lines().filter_map(driver).collect()
 }
 
 /// What was seen on one driver.
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn drivers_are_read_with_their_reasons() {
-        let listing = "NAME      STATUS       ABOUT\nfast      available    quick\nold  unavailable  the kernel lacks aufs\n";
+        let listing = "fast available \nold unavailable the kernel lacks aufs\n";
         let drivers = drivers(listing);
         assert_eq!((drivers[0].name.as_str(), drivers[0].available), ("fast", true));
         assert_eq!((drivers[1].available, drivers[1].reason.as_str()), (false, "the kernel lacks aufs"));

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::table::Table;
 use super::{Outcome, print};
+use crate::about::DriverInfo;
 use crate::check::Depth;
 use crate::{Engine, Result};
 
@@ -83,13 +84,24 @@ pub(crate) fn run(engine: &Engine, StorageCommand::Check(flags): &StorageCommand
 }
 
 fn list(engine: &Engine, format: Option<&str>) -> Result<()> {
-    const COLUMNS: [super::table::Column; 4] =
-        [("Name", "NAME"), ("Status", "STATUS"), ("Can", "CAN"), ("About", "GOOD FOR")];
+    const COLUMNS: [super::table::Column; 5] = [
+        ("Name", "NAME"),
+        ("Status", "STATUS"),
+        ("Can", "CAN"),
+        ("About", "GOOD FOR"),
+        ("Lacking", "LACKING"),
+    ];
     let mut table = Table::new(&COLUMNS, 4);
-    for driver in engine.drivers()? {
-        table.row(vec![driver.name.to_owned(), driver.status, driver.can, driver.about.to_owned()]);
+    let mut reasons = String::new();
+    for DriverInfo { name, lacking, can, about } in engine.drivers()? {
+        let status = if lacking.is_none() { "available" } else { "unavailable" };
+        // Sentences are too long for a column.
+        reasons.extend(lacking.iter().map(|why| format!("\n{name} is unavailable: {why}\n")));
+        let lacking = lacking.unwrap_or_default();
+        table.row(vec![name.to_owned(), status.to_owned(), can, about.to_owned(), lacking]);
     }
-    print::text(&table.render(format)?)
+    print::text(&table.render(format)?)?;
+    if format.is_none() { print::text(&reasons) } else { Ok(()) }
 }
 
 fn test(engine: &Engine, name: &str, directory: Option<&PathBuf>, is_verbose: bool) -> Outcome {

@@ -6,6 +6,7 @@ mod bad_input;
 mod check;
 mod crash;
 mod disk;
+mod drivers;
 mod full_disk;
 mod home;
 mod interop;
