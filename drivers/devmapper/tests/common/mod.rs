@@ -1,6 +1,8 @@
 //! A root with the driver in it, for the tests of this crate.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod observed;
+
 use std::path::Path;
 
 use mica_core::{

@@ -1,0 +1,54 @@
+//! What there is of a root outside the driver's own memory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The loop devices on files below a directory, and the devices of the pool of the root in it.
+pub(crate) fn devices(dir: &Path) -> BTreeSet<String> {
+    let prefix = uuid(dir).map(|uuid| format!("mica-{}-", &uuid[..8]));
+    let mut found = BTreeSet::new();
+    for block in fs::read_dir("/sys/block").unwrap().flatten() {
+        let read = |name: &str| fs::read_to_string(block.path().join(name)).unwrap_or_default();
+        let file = read("loop/backing_file");
+        if file.starts_with(dir.to_str().unwrap()) {
+            found.insert(format!("{:?} on {file}", block.file_name()));
+        }
+        let name = read("dm/name");
+        if prefix.as_ref().is_some_and(|prefix| name.starts_with(prefix)) {
+            found.insert(name.trim().to_owned());
+        }
+    }
+    found
+}
+
+/// The volumes of a pool on files that is not active, as its metadata has them.
+pub(crate) fn volumes(dir: &Path) -> BTreeSet<u64> {
+    assert_eq!(devices(dir), BTreeSet::new(), "the pool is active");
+    let metadata = dir.join("root/metadata");
+    let checked = Command::new("thin_check").arg("-q").arg(&metadata).status().unwrap();
+    assert!(checked.success(), "the pool's metadata is damaged");
+    let dump = Command::new("thin_dump").arg(&metadata).output().unwrap();
+    let dump = String::from_utf8(dump.stdout).unwrap();
+    assert!(dump.trim_end().ends_with("</superblock>"));
+    let ids = dump.lines().filter_map(|line| line.trim().strip_prefix("<device dev_id=\""));
+    ids.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect()
+}
+
+/// The volumes that records name in this part of a root.
+pub(crate) fn recorded(dir: &Path, part: &str) -> BTreeSet<u64> {
+    let entries = fs::read_dir(dir.join("root").join(part)).unwrap();
+    entries
+        .map(|entry| {
+            let layer: serde_json::Value =
+                serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap();
+            layer["volume"].as_u64().unwrap()
+        })
+        .collect()
+}
+
+fn uuid(dir: &Path) -> Option<String> {
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("root/pool")).ok()?).unwrap();
+    Some(record["uuid"].as_str().unwrap().to_owned())
+}
