@@ -110,6 +110,20 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Removes the layers and the scratch that nothing names; returns what could not be done.
+    pub(crate) fn remove_unnamed(&self) -> Result<Vec<String>> {
+        let mut checker =
+            Checker { engine: self, repair: true, drivers: BTreeMap::new(), report: Report::default() };
+        checker.list_drivers()?;
+        checker.find_unknown_layers()?;
+        checker.find_scratch()?;
+        let left =
+            checker.report.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Left(_)));
+        Ok(left.map(ToString::to_string).collect())
+    }
+}
+
 /// A check under way.
 struct Checker<'e> {
     engine: &'e Engine,
@@ -142,7 +156,9 @@ impl Checker<'_> {
     fn check_driver(&mut self, name: &str, store: &Store) {
         match store.driver().check() {
             Ok(wrong) => {
-                wrong.into_iter().for_each(|what| self.left(what, "it takes more than this command"))
+                for what in wrong {
+                    self.left(what, "it takes more than this command");
+                }
             }
             Err(error) => self.left(
                 format!("storage driver '{name}' cannot be checked: {error}"),

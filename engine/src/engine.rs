@@ -83,6 +83,7 @@ impl Engine {
         let root = Root::open(&config.root)?;
         let mut engine = Self { config, root, stores: Mutex::default(), warnings: Vec::new() };
         engine.warnings = engine.recover()?;
+        engine.warnings.extend(engine.recover_from_power_cut()?);
         // Without it a full disk is harder to clear, and everything else works.
         let _ = engine.root.keep_reserve();
         Ok(engine)

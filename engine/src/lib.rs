@@ -25,6 +25,7 @@ pub mod load;
 mod lock;
 pub mod manage;
 mod pipe;
+mod reboot;
 pub mod reference;
 mod reserve;
 pub mod root;

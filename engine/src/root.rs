@@ -77,6 +77,11 @@ impl Root {
         self.path.join("driver")
     }
 
+    /// The start of the host at which it was looked for what a power cut left.
+    pub fn boot(&self) -> PathBuf {
+        self.path.join("boot")
+    }
+
     /// What is being made now.
     pub fn intents(&self) -> PathBuf {
         self.path.join("intents")

@@ -7,6 +7,7 @@ use mica_core::{Begun, LayerOptions, Quota, Store, Support, failpoint};
 
 use super::record::{Record, Settings};
 use super::{Busy, Container, Source, State, Status, files, init_layer, names, spec, state};
+use crate::reboot::PASSING;
 use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent, volumes};
 
 /// What is to be made.
@@ -109,6 +110,12 @@ impl Engine {
         };
         let container = Container { record, dir };
         write_record(&staged, container.record())?;
+        if container.record().settings.auto_remove {
+            fs::File::create(staged.join(PASSING)).map_err(Error::io(failed))?;
+        } else {
+            // A container that is to stay is there after a power cut, or not: never one without a record.
+            sync_record(&staged)?;
+        }
         names::claim(self.root(), container.name(), container.id())?;
         failpoint::hit("create.named").map_err(Error::io(failed))?;
         self.place_volumes(tx, &volumes)?;
@@ -181,6 +188,12 @@ fn check_mount(mount: &super::MountPoint) -> Result<()> {
             Err(Error::Invalid(format!("'{}' is not an absolute path of the host", path.display())))
         }
     }
+}
+
+fn sync_record(dir: &Path) -> Result<()> {
+    let path = dir.join("config.json");
+    let sync = || fs::File::open(&path)?.sync_all();
+    sync().map_err(Error::io(|| format!("write '{}'", path.display())))
 }
 
 /// Writes a record into the directory of its container, in place of the one that was there.

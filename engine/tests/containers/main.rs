@@ -14,6 +14,7 @@ mod init_layer;
 mod life;
 mod limits;
 mod logs;
+mod power_cut;
 mod runtimes;
 mod terminal;
 mod transcript;
