@@ -131,6 +131,7 @@ impl Devmapper {
     /// Does something with a layer, as [`change`](Self::change) does. Where it fails since the pool has no volume of the
     /// layer, or of its parent, the error says so.
     fn with<T>(&self, chain: Chain<'_>, work: impl FnOnce(&Pool, &Layer) -> Result<T>) -> Result<T> {
+        // Nothing is made, such as a pool, for a layer that is not there.
         self.records.layer(chain.id)?;
         self.change(|pool| {
             let layer = self.records.layer(chain.id)?;
@@ -386,16 +387,19 @@ impl GraphDriver for Devmapper {
             Err(Error::NotFound { .. }) => return Ok(()),
             layer => layer?,
         };
-        self.change(|pool| {
+        let thin = self.change(|pool| {
             space::takes_deletions(pool)?;
-            pool.thin.deactivate(layer.volume)
+            pool.thin.deactivate(layer.volume)?;
+            pool.thin.again()
         })?;
         // Not under the lock: whoever has the device open may need that to let go.
-        let what = || format!("layer '{id}'");
-        let thin = self.change(|pool| pool.thin.again())?;
-        thin.wait_until_inactive(layer.volume, what)?;
+        thin.wait_until_inactive(layer.volume, || format!("layer '{id}'"))?;
         self.change(|pool| {
-            let layer = volumes::take_away(&self.records, id)?;
+            let layer = match volumes::take_away(&self.records, id) {
+                // Somebody else has removed it meanwhile.
+                Err(Error::NotFound { .. }) => return Ok(()),
+                layer => layer?,
+            };
             failpoint::hit("devmapper.remove.taken").map_err(Error::io(|| format!("remove layer '{id}'")))?;
             match space::discard(pool, &layer, &self.options) {
                 Err(error) if volumes::is_lacking(&error) => {}

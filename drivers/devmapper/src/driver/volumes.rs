@@ -8,12 +8,13 @@
 //! *Deleting.* The record moves to those that are being deleted; the pool deletes the volume, which may be repeated;
 //! the record is deleted.
 
+use std::collections::HashSet;
 use std::io;
 
 use mica_core::{Chain, Error, LayerId, Result, failpoint};
 
 use super::dm::Writes;
-use super::pool::Pool;
+use super::pool::{BASE, Pool};
 use super::records::{Layer, Records};
 use super::thin::MAX_VOLUME;
 use crate::options::Backing;
@@ -152,14 +153,18 @@ fn next_transaction(pool: &Pool, records: &Records) -> Result<(u64, u64)> {
         return Ok((is, is + 1));
     }
     // The numbers begin again.
-    let taken = records.volumes()?;
-    let free = |transaction: &u64| {
-        let volume = volume_of(*transaction);
-        volume > super::pool::BASE && !taken.contains(&volume)
-    };
-    let next = (is + 1..=is + u64::from(MAX_VOLUME)).find(free);
+    let taken: HashSet<u32> = records.volumes()?.into_iter().collect();
     let full = || Error::Full { what: "the pool".to_owned(), limit: format!("{MAX_VOLUME} volumes") };
-    Ok((is, next.ok_or_else(full)?))
+    Ok((is, first_free(is, &taken).ok_or_else(full)?))
+}
+
+/// The first transaction after this one whose number is nobody's.
+fn first_free(is: u64, taken: &HashSet<u32>) -> Option<u64> {
+    let mut all = is + 1..=is + u64::from(MAX_VOLUME);
+    all.find(|transaction| {
+        let volume = volume_of(*transaction);
+        volume > BASE && !taken.contains(&volume)
+    })
 }
 
 fn volume_of(transaction: u64) -> u32 {
@@ -172,7 +177,8 @@ pub(crate) fn put_away(pool: &Pool) -> Result<()> {
     pool.thin.deactivate_idle()?;
     // Of a pool that somebody made it may be theirs.
     let is_shared = matches!(pool.record.backing, Backing::Pool { .. });
-    if pool.thin.status()?.metadata_snapshot && !is_shared {
+    let status = pool.thin.status()?;
+    if status.metadata_snapshot && status.health.takes_changes() && !is_shared {
         let released = pool.thin.dm().message(pool.thin.name(), "release_metadata_snap");
         released.map_err(Error::io(|| "release a snapshot of the pool's metadata"))?;
     }
@@ -225,5 +231,14 @@ mod tests {
     fn volumes_are_numbers_of_24_bits() {
         assert_eq!(volume_of(5), 5);
         assert_eq!(volume_of(u64::from(MAX_VOLUME) + 6), 5);
+    }
+
+    #[test]
+    fn numbers_that_begin_again_pass_over_those_of_layers() {
+        let last = u64::from(MAX_VOLUME);
+        let first_free = |is, taken: &[u32]| super::first_free(is, &taken.iter().copied().collect());
+        assert_eq!(first_free(last, &[]), Some(last + 3));
+        assert_eq!(first_free(last, &[2, 3, 5]), Some(last + 5));
+        assert_eq!(first_free(last + 4, &[2, 3, 5]), Some(last + 7));
     }
 }
