@@ -85,12 +85,16 @@ impl Drop for Place {
 
 /// Opens the driver below an existing directory, as a process that starts does.
 pub(crate) fn open(dir: &Path, options: &[(&str, &str)]) -> Store {
+    try_open(dir, options).unwrap()
+}
+
+pub(crate) fn try_open(dir: &Path, options: &[(&str, &str)]) -> mica_core::Result<Store> {
     let xfs = options.contains(&("filesystem", "xfs"));
     let mut all: OptionMap =
         [("base_size", if xfs { "512M" } else { "64M" }), ("min_free", "0")].map(owned).into();
     all.extend(options.iter().copied().map(owned));
-    let driver = (mica_devmapper::DRIVER.open)(&dir.join("root"), &all).unwrap();
-    Store::new(driver, &dir.join("uses")).unwrap()
+    let driver = (mica_devmapper::DRIVER.open)(&dir.join("root"), &all)?;
+    Store::new(driver, &dir.join("uses"))
 }
 
 fn owned((name, value): (&str, &str)) -> (String, String) {
