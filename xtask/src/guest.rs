@@ -76,7 +76,20 @@ impl Guest {
     }
 
     /// Boots, runs the command in our working directory, tells its output by lines and returns its exit status.
-    pub(crate) fn run(&self, job: &Job<'_>, tell: impl Fn(&str)) -> Result<u8> {
+    pub(crate) fn run(&self, job: &Job<'_>, mut tell: impl FnMut(&str)) -> Result<u8> {
+        let status = self.run_until(job, |line| {
+            tell(line);
+            None
+        });
+        status.and_then(|status| status.ok_or_else(|| "nobody cuts the power".to_owned()))
+    }
+
+    /// Does the same until `cut` answers a line: after that time the power goes, and there is no status.
+    pub(crate) fn run_until(
+        &self,
+        job: &Job<'_>,
+        cut: impl FnMut(&str) -> Option<Duration>,
+    ) -> Result<Option<u8>> {
         let shared = Shared::create(&self.dir)?;
         shared.write("init.sh", INIT)?;
         fs::set_permissions(shared.path("init.sh"), fs::Permissions::from_mode(0o755))
@@ -91,17 +104,21 @@ impl Guest {
         let mut boot = self.boot(job, &shared)?;
         boot.stdout(Stdio::piped()).stderr(errors).process_group(0);
         let mut running = Running::start(&mut boot)?;
-        let in_time = running.listen(job.limit, tell);
+        let end = running.listen(job.limit, cut);
         running.end();
-        if !in_time {
-            return Err(format!(
-                "the guest was ended after {} s: --seconds sets the limit, and {} is how it began",
-                job.limit.as_secs(),
-                job.command.join(" ")
-            ));
+        match end {
+            End::Own => {}
+            End::Cut => return Ok(None),
+            End::Late => {
+                return Err(format!(
+                    "the guest was ended after {} s: --seconds sets the limit, and {} is how it began",
+                    job.limit.as_secs(),
+                    job.command.join(" ")
+                ));
+            }
         }
         shared.bring(job.brings)?;
-        shared.status()
+        shared.status().map(Some)
     }
 
     fn boot(&self, job: &Job<'_>, shared: &Shared) -> Result<Command> {
@@ -204,6 +221,14 @@ impl Drop for Shared {
     }
 }
 
+/// How a guest ended.
+enum End {
+    /// By itself.
+    Own,
+    Cut,
+    Late,
+}
+
 /// A guest that runs, in a process group of its own. Dropping it is a power cut.
 struct Running {
     kernel: Child,
@@ -220,14 +245,18 @@ impl Running {
         Ok(Self { kernel, lines })
     }
 
-    /// Tells each line until the guest has closed its output. `false`: that took longer than `limit`.
-    fn listen(&self, limit: Duration, tell: impl Fn(&str)) -> bool {
-        let deadline = Instant::now() + limit;
+    /// Tells each line until the guest has closed its output, or time is over: `limit`, or what `cut` answers a line.
+    fn listen(&self, limit: Duration, mut cut: impl FnMut(&str) -> Option<Duration>) -> End {
+        let (mut deadline, mut end) = (Instant::now() + limit, End::Late);
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => tell(&line),
-                Err(RecvTimeoutError::Disconnected) => return true,
-                Err(RecvTimeoutError::Timeout) => return false,
+                Ok(line) => {
+                    if let Some(delay) = cut(&line) {
+                        (deadline, end) = (Instant::now() + delay, End::Cut);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return End::Own,
+                Err(RecvTimeoutError::Timeout) => return end,
             }
         }
     }
@@ -238,6 +267,10 @@ impl Running {
         // There is nothing left to kill where the guest powered itself off.
         let _ = run::output(command("kill").args(["-KILL", "--", &group]));
         let _ = self.kernel.wait();
+        // Its disks may be given to the next guest once nobody writes to them.
+        while run::output(command("kill").args(["-0", "--", &group])).is_ok() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod guest;
 mod leaks;
 mod licences;
 mod options;
+mod powercut;
 mod report;
 mod rootfs;
 mod run;
@@ -87,6 +88,14 @@ const VERBS: &[Verb] = &[
                   Its exit status is the command's.",
         flags: &[NO_INSTALL, DISK, SCRATCH, MEMORY, SECONDS, REST],
         run: guest::verb,
+    },
+    Verb {
+        name: "power-cut",
+        about: "Cut the power of guests that store layers, and look at what is left",
+        details: "Each driver stores images on a disk that outlives the guest's kernel, which is killed at moments that nobody\n\
+                  chose. The next boot must find every image that was stored, whole, and a store that is sound.",
+        flags: &[NO_INSTALL],
+        run: powercut::verb,
     },
     Verb {
         name: "arrows",

@@ -47,7 +47,8 @@ fn debian(cache: &Path, tar: &Path) -> Result<()> {
     fs::rename(&partial, tar).map_err(|e| format!("{}: {e}", tar.display()))
 }
 
-fn busybox(cache: &Path) -> Result<PathBuf> {
+/// A tree with nothing but the static busybox.
+pub(crate) fn busybox(cache: &Path) -> Result<PathBuf> {
     let program = Path::new("/bin/busybox");
     let applets = output(command(program).arg("--list"))
         .map_err(|_| "no /bin/busybox: install the package busybox-static".to_owned())?;

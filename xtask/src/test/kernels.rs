@@ -3,6 +3,7 @@
 use super::{Run, chosen};
 use crate::Result;
 use crate::guest::{Guest, Job};
+use crate::powercut;
 use crate::report::Tally;
 use crate::run::{self, command};
 use std::fs;
@@ -76,7 +77,13 @@ impl Run {
             tally
         };
         let tallies = thread::scope(|scope| {
-            let running: Vec<_> = suites.iter().map(|suites| scope.spawn(|| one_by_one(suites))).collect();
+            let mut running: Vec<_> =
+                suites.iter().map(|suites| scope.spawn(|| one_by_one(suites))).collect();
+            if packages.is_empty() {
+                running.push(
+                    scope.spawn(|| powercut::all(&guest, &self.target).unwrap_or_else(Tally::of_failure)),
+                );
+            }
             let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
             ended
                 .map(|ended| {
