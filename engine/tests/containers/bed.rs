@@ -21,6 +21,8 @@ pub(crate) struct Bed {
     pub(crate) driver: String,
     /// The OCI runtime; `None` is the built-in one.
     pub(crate) runtime: Option<&'static str>,
+    /// Options of the driver.
+    options: &'static [&'static str],
 }
 
 /// What a command answered.
@@ -61,6 +63,15 @@ pub(crate) fn either_runtime(test: impl Fn(&Bed)) {
     on_runtime("runc", drivers().last().unwrap(), &test);
 }
 
+/// This driver alone, with options; it must be there.
+pub(crate) fn on(driver: &str, options: &'static [&'static str], test: impl Fn(&Bed)) {
+    let known = drivers();
+    assert!(known.iter().any(|name| name == driver), "this host has {known:?} only");
+    let mut bed = Bed::new(driver, None);
+    bed.options = options;
+    bed.with_image(&test);
+}
+
 fn on_runtime(runtime: &'static str, driver: &str, test: &impl Fn(&Bed)) {
     if Command::new(runtime).arg("--version").output().is_ok() {
         Bed::new(driver, Some(runtime)).with_image(test);
@@ -82,7 +93,7 @@ fn drivers() -> Vec<String> {
 
 impl Bed {
     fn new(driver: &str, runtime: Option<&'static str>) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), driver: driver.to_owned(), runtime }
+        Self { dir: tempfile::tempdir().unwrap(), driver: driver.to_owned(), runtime, options: &[] }
     }
 
     fn with_image(self, test: &impl Fn(&Self)) {
@@ -126,7 +137,7 @@ impl Bed {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = if self.runtime == Some("crun") { without_unified() } else { Command::new(MICA) };
-        command.arg("--root").arg(self.root()).args(["--storage-driver", &self.driver]);
+        command.arg("--root").arg(self.root()).args(["--storage-driver", &self.driver]).args(self.options);
         command.args(self.runtime.map(|runtime| format!("--runtime={runtime}")));
         command.args(arguments).env_remove("MICA_FAILPOINT").env_remove("MICA_ROOT").stdin(Stdio::null());
         command

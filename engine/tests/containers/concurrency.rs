@@ -60,17 +60,18 @@ fn a_forced_removal_is_not_refused_because_somebody_starts_the_container_again()
 
 #[test]
 fn many_run_at_once_and_nothing_is_left() {
-    each(|bed| {
-        let run = |number: usize| {
-            bed.spawn(&mut bed.command(&["run", "--rm", "busybox", "echo", &number.to_string()]))
-        };
-        let children: Vec<_> = (0..8).map(run).collect();
-        for (number, child) in children.into_iter().enumerate() {
-            let answer = child.wait_with_output().unwrap();
-            assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("{number}\n"), "{answer:?}");
-        }
-        assert_eq!(bed.ok(&["ps", "-aq"]), "");
-    });
+    each(many_at_once);
+}
+
+pub(crate) fn many_at_once(bed: &Bed) {
+    let run =
+        |number: usize| bed.spawn(&mut bed.command(&["run", "--rm", "busybox", "echo", &number.to_string()]));
+    let children: Vec<_> = (0..8).map(run).collect();
+    for (number, child) in children.into_iter().enumerate() {
+        let answer = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer.stdout), format!("{number}\n"), "{answer:?}");
+    }
+    assert_eq!(bed.ok(&["ps", "-aq"]), "");
 }
 
 #[test]

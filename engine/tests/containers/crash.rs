@@ -175,22 +175,24 @@ fn a_supervisor_that_is_killed_at_the_end_leaves_a_container_that_can_be_started
 
 #[test]
 fn a_container_dies_with_its_supervisor_and_the_next_command_says_so() {
-    each(|bed| {
-        bed.ok(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo again; exec sleep 100"]);
-        let process = Watched::new(bed.field("c", "{{.State.Pid}}").parse().unwrap());
-        kill(bed.supervisor("c"));
-        process.ends();
-        assert!(bed.ok(&["ps", "-a"]).contains("Exited (137)"));
-        assert_eq!(bed.field("c", "{{.State.Error}}"), "its supervisor was killed");
-        assert_eq!(bed.ok(&["wait", "c"]), "137\n");
-        bed.assert_consistent();
-        bed.ok(&["start", "c"]);
-        kill(bed.supervisor("c"));
-        bed.ok(&["start", "c"]);
-        kill(bed.supervisor("c"));
-        bed.ok(&["rm", "-f", "c"]);
-        bed.assert_consistent();
-    });
+    each(killed_supervisors);
+}
+
+pub(crate) fn killed_supervisors(bed: &Bed) {
+    bed.ok(&["run", "-d", "--name", "c", "busybox", "sh", "-c", "echo again; exec sleep 100"]);
+    let process = Watched::new(bed.field("c", "{{.State.Pid}}").parse().unwrap());
+    kill(bed.supervisor("c"));
+    process.ends();
+    assert!(bed.ok(&["ps", "-a"]).contains("Exited (137)"));
+    assert_eq!(bed.field("c", "{{.State.Error}}"), "its supervisor was killed");
+    assert_eq!(bed.ok(&["wait", "c"]), "137\n");
+    bed.assert_consistent();
+    bed.ok(&["start", "c"]);
+    kill(bed.supervisor("c"));
+    bed.ok(&["start", "c"]);
+    kill(bed.supervisor("c"));
+    bed.ok(&["rm", "-f", "c"]);
+    bed.assert_consistent();
 }
 
 #[test]
@@ -266,24 +268,26 @@ fn those_who_wait_hear_of_a_supervisor_that_was_killed() {
 
 #[test]
 fn a_commit_that_is_killed_lets_the_container_go_on() {
-    each(|bed| {
-        bed.ok(&[
-            "run",
-            "-d",
-            "--name",
-            "c",
-            "busybox",
-            "sh",
-            "-c",
-            "while true; do echo tick; sleep 0.01; done",
-        ]);
-        for point in ["commit.copied", "commit.filled"] {
-            assert_eq!(bed.with_failpoint(point, &["commit", "c", "busybox:new"]).status, None, "{point}");
-            let lines = || bed.ok(&["logs", "c"]).lines().count();
-            let before = lines();
-            eventually("it goes on", || lines() > before);
-            bed.assert_consistent();
-            assert!(!bed.ok(&["images"]).contains("new"));
-        }
-    });
+    each(killed_commits);
+}
+
+pub(crate) fn killed_commits(bed: &Bed) {
+    bed.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "c",
+        "busybox",
+        "sh",
+        "-c",
+        "while true; do echo tick; sleep 0.01; done",
+    ]);
+    for point in ["commit.copied", "commit.filled"] {
+        assert_eq!(bed.with_failpoint(point, &["commit", "c", "busybox:new"]).status, None, "{point}");
+        let lines = || bed.ok(&["logs", "c"]).lines().count();
+        let before = lines();
+        eventually("it goes on", || lines() > before);
+        bed.assert_consistent();
+        assert!(!bed.ok(&["images"]).contains("new"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a container may do and how much of it.
 
-use crate::bed::{each, each_runtime, once};
+use crate::bed::{Bed, each, each_runtime, once};
 
 #[test]
 fn a_container_is_apart_from_the_host() {
@@ -69,27 +69,29 @@ fn a_read_only_root_takes_no_writes_and_memory_does() {
 
 #[test]
 fn a_layer_keeps_to_its_size_where_the_driver_can() {
-    each(|bed| {
-        let answer = bed.run(&[
-            "create",
-            "--name",
-            "c",
-            "--storage-opt",
-            "size=8m",
-            "busybox",
-            "dd",
-            "if=/dev/zero",
-            "of=/x",
-            "bs=1M",
-            "count=32",
-        ]);
-        if answer.status == Some(0) {
-            assert_ne!(bed.run(&["start", "-a", "c"]).status, Some(0));
-            assert_eq!(bed.field("c", "{{json .HostConfig.StorageOpt}}"), "{\"size\":\"8388608\"}");
-        } else {
-            let reason = answer.err.split_once(" of a container here: ").expect(&answer.err).1.trim();
-            assert_eq!(answer.status, Some(125));
-            eprintln!("skip: engine/container-size/{}: {reason}", bed.driver);
-        }
-    });
+    each(limited_in_size);
+}
+
+pub(crate) fn limited_in_size(bed: &Bed) {
+    let answer = bed.run(&[
+        "create",
+        "--name",
+        "c",
+        "--storage-opt",
+        "size=8m",
+        "busybox",
+        "dd",
+        "if=/dev/zero",
+        "of=/x",
+        "bs=1M",
+        "count=32",
+    ]);
+    if answer.status == Some(0) {
+        assert_ne!(bed.run(&["start", "-a", "c"]).status, Some(0));
+        assert_eq!(bed.field("c", "{{json .HostConfig.StorageOpt}}"), "{\"size\":\"8388608\"}");
+    } else {
+        let reason = answer.err.split_once(" of a container here: ").expect(&answer.err).1.trim();
+        assert_eq!(answer.status, Some(125));
+        eprintln!("skip: engine/container-size/{}: {reason}", bed.driver);
+    }
 }

@@ -8,6 +8,7 @@ mod concurrency;
 mod copy;
 mod crash;
 mod damage;
+mod devmapper;
 mod exec;
 mod hostile;
 mod init_layer;
