@@ -79,6 +79,9 @@ pub struct Fs {
     pub source: PathBuf,
     /// Options of that file system: a name, and a value where it takes one.
     pub options: Vec<(String, Option<String>)>,
+    /// What is set once it is mounted and before anybody has the tree: files below `/sys/fs/FSTYPE/DEVICE`, and what is
+    /// written to them.
+    pub settings: Vec<(PathBuf, String)>,
     /// Where, below the tree; empty for the tree itself.
     pub target: PathBuf,
     /// Mounted read-only, and the device opened so.

@@ -9,6 +9,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::helper::Server;
 use crate::overlay::descriptor_path;
+use crate::writes::Writes;
 
 /// A tree at a directory, detached from there when this value is dropped.
 ///
@@ -16,14 +17,15 @@ use crate::overlay::descriptor_path;
 #[derive(Debug)]
 pub struct Attached {
     at: PathBuf,
+    writes: Writes,
     // Before the server, which ends when the mount has.
     mount: Mount,
     server: Option<Server>,
 }
 
 impl Attached {
-    pub(crate) fn new(at: &Path, root: OwnedFd, server: Option<Server>) -> Self {
-        Self { at: at.to_owned(), mount: Mount { root, live: true }, server }
+    pub(crate) fn new(at: &Path, root: OwnedFd, server: Option<Server>, writes: Writes) -> Self {
+        Self { at: at.to_owned(), mount: Mount { root, live: true }, server, writes }
     }
 
     /// Where it is attached.
@@ -49,14 +51,16 @@ impl Attached {
         }
     }
 
-    /// Detaches the tree, and reports what could not be undone.
+    /// Detaches the tree, and reports what could not be undone. Before, a file system of the tree's own has all its writes
+    /// done, and one that was lost since the tree was made is an error, too.
     pub fn close(self) -> Result<()> {
-        let Self { at, mut mount, server } = self;
+        let Self { at, mut mount, server, writes } = self;
+        let written = writes.finish();
         let detached =
             mount.detach().map_err(|e| Error::io(|| format!("unmount '{}'", at.display()))(e.into()));
         drop(mount);
         let ended = server.map_or(Ok(()), Server::close);
-        detached.and(ended)
+        written.and(detached).and(ended)
     }
 }
 

@@ -34,6 +34,7 @@ mod scratch;
 mod sys;
 pub mod table;
 mod tree;
+mod writes;
 
 pub use attached::Attached;
 pub use calls::Calls;

@@ -12,6 +12,7 @@ use crate::error::failed;
 use crate::helper::Server;
 use crate::overlay::descriptor_path;
 use crate::scratch::{Scratch, make_private};
+use crate::writes::Writes;
 use crate::{Calls, Tree, bind, classic, fs, helper, idmap, overlay};
 
 /// Makes trees of specifications.
@@ -56,8 +57,10 @@ impl Mounter {
 
     fn detached(&self, first: &MountSpec, rest: &[MountSpec]) -> Result<Tree> {
         let (server, root) = self.one(first)?;
+        let mut writes = Writes::default();
+        writes.watch(first, root.as_fd())?;
         if rest.is_empty() {
-            return Ok(Tree::detached(root, server));
+            return Ok(Tree::detached(root, server, writes));
         }
         // Only since 6.15 can a mount be put onto one that is detached.
         let mut place = Scratch::make(&self.scratch)?;
@@ -65,6 +68,7 @@ impl Mounter {
         for spec in rest {
             let at = below(root.as_fd(), target(spec)?)?;
             let (_, mount) = self.one(spec)?;
+            writes.watch(spec, mount.as_fd())?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             rustix::mount::move_mount(mount.as_fd(), "", at.as_fd(), "", flags)
                 .map_err(|e| failed(format!("attach at '{}' of a tree", target_text(spec)), e, ""))?;
@@ -75,7 +79,7 @@ impl Mounter {
             .map_err(|e| failed("detach a tree of several mounts", e, ""))?;
         bind::make_private(whole.as_fd(), "make a tree private")?;
         place.close()?;
-        Ok(Tree::detached(whole, server))
+        Ok(Tree::detached(whole, server, writes))
     }
 
     /// One mount, detached, and the process that serves it: first, so that it is dropped last.
@@ -97,13 +101,17 @@ impl Mounter {
         place.mounted_by(|at| self.one_at(first, at).map(|started| server = started))?;
         settle(first, place.at())?;
         let root = place.root()?;
+        let mut writes = Writes::default();
+        writes.watch(first, root.as_fd())?;
         for spec in rest {
             let target = target(spec)?;
             self.one_at(spec, &descriptor_path(below(root.as_fd(), target)?.as_fd()))?;
             // Opened again: the first descriptor is the directory that is covered now.
-            settle(spec, &descriptor_path(below(root.as_fd(), target)?.as_fd()))?;
+            let mount = below(root.as_fd(), target)?;
+            settle(spec, &descriptor_path(mount.as_fd()))?;
+            writes.watch(spec, mount.as_fd())?;
         }
-        Ok(Tree::attached(root, place, server))
+        Ok(Tree::attached(root, place, server, writes))
     }
 
     fn one_at(&self, spec: &MountSpec, at: &Path) -> Result<Option<Server>> {

@@ -11,6 +11,7 @@ use crate::error::failed;
 use crate::helper::Server;
 use crate::overlay::descriptor_path;
 use crate::scratch::{Scratch, make_private, open_dir};
+use crate::writes::Writes;
 use crate::{Attached, bind};
 
 /// A mounted tree, which is gone when this value is dropped and nobody has anything in it open.
@@ -20,24 +21,25 @@ use crate::{Attached, bind};
 #[derive(Debug)]
 pub struct Tree {
     path: PathBuf,
+    writes: Writes,
     root: OwnedFd,
     place: Option<Scratch>,
     server: Option<Server>,
 }
 
 impl Tree {
-    pub(crate) fn detached(root: OwnedFd, server: Option<Server>) -> Self {
-        Self { path: descriptor_path(root.as_fd()), root, place: None, server }
+    pub(crate) fn detached(root: OwnedFd, server: Option<Server>, writes: Writes) -> Self {
+        Self { path: descriptor_path(root.as_fd()), root, place: None, server, writes }
     }
 
-    pub(crate) fn attached(root: OwnedFd, place: Scratch, server: Option<Server>) -> Self {
-        Self { path: place.at().to_owned(), root, place: Some(place), server }
+    pub(crate) fn attached(root: OwnedFd, place: Scratch, server: Option<Server>, writes: Writes) -> Self {
+        Self { path: place.at().to_owned(), root, place: Some(place), server, writes }
     }
 
     /// A second mount of what is mounted at `at`, such as a live writable tree: the same files, another mount. What is
     /// mounted below does not come along. Needs Linux 5.12.
     pub fn copy_of(at: &Path) -> Result<Self> {
-        Ok(Self::detached(bind::clone(at, None)?, None))
+        Ok(Self::from(bind::clone(at, None)?))
     }
 
     /// The root of the tree: a descriptor of the `O_PATH` kind, for the `…at` calls.
@@ -60,12 +62,12 @@ impl Tree {
     /// later does not spread to other mount namespaces. After an error the tree is gone.
     pub fn attach(self, at: &Path) -> Result<Attached> {
         // In an order in which a failure ends the mount before it waits for the server.
-        let Self { server, place, root, .. } = self;
+        let Self { server, writes, place, root, .. } = self;
         let doing = || format!("attach a tree at '{}'", at.display());
         let Some(place) = place else {
             rustix::mount::move_mount(&root, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .map_err(|e| failed(doing(), e, ""))?;
-            let attached = Attached::new(at, root, server);
+            let attached = Attached::new(at, root, server, writes);
             bind::make_private(attached.root(), &doing())?;
             return Ok(attached);
         };
@@ -74,25 +76,27 @@ impl Tree {
         let root = open_dir(CWD.as_fd(), at).inspect_err(|_| {
             let _ = rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         })?;
-        let attached = Attached::new(at, root, server);
+        let attached = Attached::new(at, root, server, writes);
         make_private(at)?;
         place.close()?;
         Ok(attached)
     }
 
-    /// Lets go of the tree, and reports what could not be undone.
+    /// Lets go of the tree, and reports what could not be undone. Before, a file system of the tree's own has all its writes
+    /// done, and one that was lost since the tree was made is an error, too.
     pub fn close(self) -> Result<()> {
-        let Self { root, place, server, .. } = self;
+        let Self { root, place, server, writes, .. } = self;
+        let written = writes.finish();
         drop(root);
         let unmounted = place.map_or(Ok(()), Scratch::close);
         let ended = server.map_or(Ok(()), Server::close);
-        unmounted.and(ended)
+        written.and(unmounted).and(ended)
     }
 }
 
 impl From<OwnedFd> for Tree {
     /// Takes over a detached mount that came from elsewhere, such as over a socket.
     fn from(root: OwnedFd) -> Self {
-        Self::detached(root, None)
+        Self::detached(root, None, Writes::default())
     }
 }
