@@ -180,7 +180,7 @@ impl Pool {
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                 e.to_string()
             }
-            Err(error) => return Err(Error::io(doing)(error)),
+            Err(error) => return Err(missing(&path, &error)),
         };
         Err(Error::Corrupt {
             what: format!("the pool '{}'", self.thin.name()),
@@ -369,8 +369,11 @@ pub(crate) fn unavailable(error: &io::Error) -> Error {
 }
 
 fn missing(device: &Path, error: &io::Error) -> Error {
-    let why = if error.kind() == io::ErrorKind::NotFound { "is not there" } else { "is no block device" };
-    Error::Unavailable { reason: format!("'{}', which the pool is on, {why}", device.display()) }
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "it is not there".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::Unavailable { reason: format!("the pool is on '{}': {why}", device.display()) }
 }
 
 fn refused(error: io::Error, doing: String) -> Error {

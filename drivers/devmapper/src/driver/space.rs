@@ -141,7 +141,7 @@ pub(crate) fn usage(pool: &Pool, parent: u32, layer: &Layer) -> Result<Usage> {
 /// keeps them in the pool. The caller holds the lock.
 pub(crate) fn discard(pool: &Pool, layer: &Layer, options: &Options) -> Result<()> {
     let wanted = options.discard.unwrap_or(pool.record.backing == Backing::Files);
-    if !wanted || pool.thin.status()?.health != Health::Good {
+    if !wanted || !pool.thin.status()?.health.takes_changes() {
         return Ok(());
     }
     pool.thin.with_active(layer.volume, layer.bytes, |device| {

@@ -121,13 +121,16 @@ impl ThinPool {
                 metadata_snapshot: false,
             });
         };
+        let data = Used { used: *status.usage.used_data, total: *status.usage.total_data };
         Ok(Status {
             transaction: status.transaction_id,
-            data: Used { used: *status.usage.used_data, total: *status.usage.total_data },
+            data,
             metadata: Used { used: *status.usage.used_meta, total: *status.usage.total_meta },
             metadata_reserve: status.meta_low_water.unwrap_or_default(),
             health: match status.summary {
                 _ if status.needs_check => Health::NeedsCheck,
+                // The kernel says so only once a block was asked for in vain.
+                ThinPoolStatusSummary::Good if data.free() == 0 => Health::OutOfSpace,
                 ThinPoolStatusSummary::Good => Health::Good,
                 ThinPoolStatusSummary::OutOfSpace => Health::OutOfSpace,
                 ThinPoolStatusSummary::ReadOnly => Health::ReadOnly,

@@ -1,6 +1,7 @@
 //! A root with the driver in it, for the tests of this crate.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod devices;
 pub(crate) mod observed;
 
 use std::path::Path;
@@ -20,7 +21,12 @@ pub(crate) struct Place {
 impl Place {
     /// With these options, a `base_size` that suits the file system, and no `min_free` unless it is among them.
     pub(crate) fn new(options: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), options)
+    }
+
+    /// Below an existing directory.
+    pub(crate) fn within(parent: &Path, options: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir_in(parent).unwrap();
         std::fs::create_dir(dir.path().join("root")).unwrap();
         let store = open(dir.path(), options);
         Self { store, dir }
