@@ -1,4 +1,5 @@
-//! The process dies between two steps of an operation, and the root is opened again.
+//! The process dies between two steps of an operation, and the root is opened again, or gone on with by another process that
+//! has had it open all the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
@@ -60,6 +61,18 @@ const CRASHES: &[Crash] = &[
     crash("remove", "devmapper.remove.deleted", &["base"]),
 ];
 
+/// Those that a process mends that has had the root open all the time.
+const SEEN: &[Crash] = &[
+    crash("create", "devmapper.create.intended", &["base", "top"]),
+    crash("create", "devmapper.create.made", &["base", "top"]),
+    crash("create", "devmapper.settle.limited", &["base", "top"]),
+    crash("create", "devmapper.create.raised", &["base", "new", "top"]),
+    crash("changes-mounted", "devmapper.changes.copied", &["base", "top"]),
+    crash("duplicate-mounted", "devmapper.snapshot.suspended", &["base", "top"]),
+    crash("remove", "devmapper.remove.taken", &["base"]),
+    crash("remove", "devmapper.remove.deleted", &["base"]),
+];
+
 const fn crash(operation: &'static str, point: &'static str, leaves: &'static [&'static str]) -> Crash {
     Crash { operation, point, leaves }
 }
@@ -69,16 +82,18 @@ fn main() -> ExitCode {
         perform(&operation, dir.as_ref());
         return ExitCode::SUCCESS;
     }
-    let named = |crash: &Crash| format!("{}-dies-at-{}", crash.operation, crash.point);
-    let mut trials: Vec<Trial> = CRASHES
-        .iter()
-        .map(|crash| {
-            Trial::test(named(crash), || {
-                survive(crash);
-                Ok(())
-            })
+    let trial = |crash: &'static Crash, how: &str, seen: bool| {
+        Trial::test(format!("{}-dies-at-{}{how}", crash.operation, crash.point), move || {
+            survive(crash, seen);
+            Ok(())
         })
-        .collect();
+    };
+    let mut trials: Vec<Trial> = CRASHES.iter().map(|crash| trial(crash, "", false)).collect();
+    trials.extend(SEEN.iter().map(|crash| trial(crash, "-beside-another-process", true)));
+    trials.push(Trial::test("two-processes-share-a-root", || {
+        share();
+        Ok(())
+    }));
     trials.push(Trial::test("every-failpoint-of-the-source-has-a-case", || {
         let tested: BTreeSet<String> = CRASHES.iter().map(|crash| crash.point.to_owned()).collect();
         let mut points = BTreeSet::new();
@@ -102,7 +117,8 @@ fn collect_points(dir: &Path, points: &mut BTreeSet<String>) {
     }
 }
 
-fn survive(crash: &Crash) {
+/// `seen`: by a driver that is open all the time.
+fn survive(crash: &Crash, seen: bool) {
     let dir = tempfile::tempdir().unwrap();
     let (dir, is_first) = (dir.path(), crash.operation == "first");
     fs::create_dir(dir.join("root")).unwrap();
@@ -116,15 +132,13 @@ fn survive(crash: &Crash) {
         fs::write(held.tree().path().join("held"), "before").unwrap();
         (held, store)
     });
-    let died = Command::new(std::env::current_exe().unwrap())
-        .env(OPERATION, crash.operation)
-        .env(DIR, dir)
-        .env(failpoint::VARIABLE, crash.point)
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
+    let seen = seen.then(|| common::open(dir, options));
+    let died =
+        child(crash.operation, dir).env(failpoint::VARIABLE, crash.point).stderr(Stdio::null()).status();
+    let died = died.unwrap();
     assert_eq!(died.signal(), Some(libc::SIGABRT), "the point was not reached: {died}");
-    let store = common::open(dir, options);
+    let store = seen.unwrap_or_else(|| common::open(dir, options));
+    store.driver().status().unwrap();
     if let Some((held, holder)) = holder {
         // It hangs here for as long as the volume is suspended.
         fs::File::create(held.tree().path().join("held")).and_then(|file| file.sync_all()).unwrap();
@@ -140,7 +154,7 @@ fn survive(crash: &Crash) {
         assert_eq!(read(&store, dir, &base()), CONTENT);
         holds_what_is_recorded(dir);
     }
-    works(&store, dir, is_first);
+    works(&store, dir, "again", !is_first);
     for layer in store.driver().list().unwrap() {
         store.remove(&layer).unwrap();
     }
@@ -155,13 +169,35 @@ fn holds_what_is_recorded(dir: &Path) {
     assert_eq!(observed::volumes(dir), recorded);
 }
 
-/// Layers come and go as if nothing had happened.
-fn works(store: &Store, dir: &Path, is_first: bool) {
+fn child(operation: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(OPERATION, operation).env(DIR, dir);
+    command
+}
+
+/// Both make, mount and remove layers at the same time.
+fn share() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("root")).unwrap();
+    prepare(&common::open(dir, &[]), dir);
+    let both = ["work-one", "work-two"].map(|operation| child(operation, dir).spawn().unwrap());
+    for mut process in both {
+        assert!(process.wait().unwrap().success());
+    }
+    let store = common::open(dir, &[]);
+    assert_eq!(listed(&store), ["base", "top"]);
+    assert_eq!(read(&store, dir, &base()), CONTENT);
+    holds_what_is_recorded(dir);
+}
+
+/// A layer comes and goes as if nothing had happened.
+fn works(store: &Store, dir: &Path, name: &str, is_on_base: bool) {
     let base = base();
-    let parent = if is_first { None } else { Some(&base) };
-    store.create(id("again"), parent, &LayerOptions::default()).unwrap();
+    let parent = is_on_base.then_some(&base);
+    store.create(id(name), parent, &LayerOptions::default()).unwrap();
     let parents: Vec<_> = parent.map(|parent| parent.id().clone()).into_iter().collect();
-    let layer = Layer::<Writable>::recorded(id("again"), parents);
+    let layer = Layer::<Writable>::recorded(id(name), parents);
     let held = mount(store, dir, &layer);
     fs::write(held.tree().path().join("file"), CONTENT).unwrap();
     held.close().unwrap();
@@ -197,6 +233,9 @@ fn options(operation: &str) -> &'static [(&'static str, &'static str)] {
 
 fn perform(operation: &str, dir: &Path) {
     let store = common::open(dir, options(operation));
+    if operation.starts_with("work-") {
+        return (0..4).for_each(|_| works(&store, dir, operation, true));
+    }
     let driver = store.driver();
     let (new, top) = (id("new"), id("top"));
     let base = [id("base")];
