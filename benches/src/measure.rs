@@ -4,10 +4,11 @@ use std::fmt;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
 use crate::Result;
-use crate::rows::Row;
+use crate::rows::{Row, Work};
 use crate::sys::{self, Used};
 
 /// What one run cost.
@@ -26,18 +27,23 @@ pub(crate) struct Sample {
 pub(crate) struct Measured {
     pub(crate) name: &'static str,
     pub(crate) bounds: Vec<crate::rows::Bound>,
-    pub(crate) contenders: Vec<(&'static str, Vec<Sample>)>,
+    pub(crate) contenders: Vec<(String, Vec<Sample>)>,
 }
 
 /// Lets the contenders of a row take turns.
 pub(crate) fn row(mut row: Row<'_>, rounds: usize) -> Result<Measured> {
-    let mut samples: Vec<_> = row.contenders.iter().map(|contender| (contender.name, Vec::new())).collect();
+    let mut samples: Vec<_> =
+        row.contenders.iter().map(|contender| (contender.name.clone(), Vec::new())).collect();
     // The first round warms caches and is not counted.
     for round in 0..=rounds {
         for (contender, (name, samples)) in row.contenders.iter_mut().zip(&mut samples) {
             let at = |error: String| format!("{} of {}: {error}", name, row.name);
             (contender.before)().map_err(at)?;
-            let sample = run(&mut (contender.command)()).map_err(at)?;
+            let sample = match &mut contender.work {
+                Work::Command(command) => run(&mut command()),
+                Work::Call(work) => call(work),
+            };
+            let sample = sample.map_err(at)?;
             (contender.after)().map_err(at)?;
             if round > 0 {
                 samples.push(sample);
@@ -67,6 +73,19 @@ pub(crate) fn run(command: &mut Command) -> Result<Sample> {
         Some(status) => Err(format!("{shown} failed with wait status {status:#x}")),
         None => Ok(Sample { cpu: total.cpu, wall, rss: total.rss }),
     }
+}
+
+/// Does something in this process, whose memory says nothing of it.
+fn call(work: &mut impl FnMut() -> Result<()>) -> Result<Sample> {
+    let cpu = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(|e| format!("ask for the time used: {e}"))?;
+        let time = usage.user_time() + usage.system_time();
+        Ok::<_, String>((time.tv_sec() * 1_000_000 + time.tv_usec()).cast_unsigned())
+    };
+    let (before, started) = (cpu()?, Instant::now());
+    work()?;
+    let wall = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(Sample { cpu: cpu()? - before, wall, rss: 0 })
 }
 
 struct Shown<'a>(&'a Command);

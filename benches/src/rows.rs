@@ -10,6 +10,7 @@ use crate::stage::Stage;
 
 mod apply;
 mod change;
+mod layer;
 mod run;
 
 /// One comparison.
@@ -21,17 +22,33 @@ pub(crate) struct Row<'a> {
 
 type Step<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
-/// One command of a row. Only the command is measured.
+/// One piece of work of a row. Only the work is measured.
 pub(crate) struct Contender<'a> {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) before: Step<'a>,
-    pub(crate) command: Box<dyn FnMut() -> Command + 'a>,
+    pub(crate) work: Work<'a>,
     pub(crate) after: Step<'a>,
 }
 
+/// What is measured.
+pub(crate) enum Work<'a> {
+    /// A command, with everything that it starts.
+    Command(Box<dyn FnMut() -> Command + 'a>),
+    /// Something that takes less than the start of a command does.
+    Call(Step<'a>),
+}
+
 impl<'a> Contender<'a> {
-    fn new(name: &'static str, command: impl FnMut() -> Command + 'a) -> Self {
-        Self { name, before: Box::new(|| Ok(())), command: Box::new(command), after: Box::new(|| Ok(())) }
+    fn new(name: impl Into<String>, command: impl FnMut() -> Command + 'a) -> Self {
+        Self::of(name.into(), Work::Command(Box::new(command)))
+    }
+
+    fn call(name: impl Into<String>, call: impl FnMut() -> Result<()> + 'a) -> Self {
+        Self::of(name.into(), Work::Call(Box::new(call)))
+    }
+
+    fn of(name: String, work: Work<'a>) -> Self {
+        Self { name, before: Box::new(|| Ok(())), work, after: Box::new(|| Ok(())) }
     }
 
     fn before(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
@@ -95,6 +112,10 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: &["save.debian"], prepare: apply::save },
     Group { rows: &["run.none"], prepare: run::none },
     Group { rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"], prepare: change::one_file },
+    Group {
+        rows: &["layer.create", "layer.first-byte", "layer.diff", "layer.commit", "layer.remove"],
+        prepare: layer::each_driver,
+    },
 ];
 
 fn make(path: &std::path::Path) -> Result<()> {

@@ -20,7 +20,7 @@ mod source;
 mod test;
 mod tree;
 
-use options::{DISK, Flag, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
+use options::{DISK, Flag, IN_GUEST, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,11 +66,12 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        about: "Measure what Mica's commands cost, beside tar and bare OCI runtimes",
+        about: "Measure what Mica's commands cost, beside tar and bare OCI runtimes, on each driver",
         details: "Needs root, and 13 GB of memory for a file system of its own. Contenders take turns; CPU and wall time\n\
                   are medians. What follows `--` goes to the program, which --help explains; every sample is kept in\n\
-                  target/bench/samples.json. `cargo bench -p mica-bench` measures inside one process.",
-        flags: &[NO_INSTALL, REST],
+                  target/bench/samples.json. `cargo bench -p mica-bench` measures inside one process. With --guest it runs in a\n\
+                  guest (`cargo xtask guest`), and the samples are in target/bench/guest.json.",
+        flags: &[NO_INSTALL, IN_GUEST, SCRATCH, REST],
         run: bench::verb,
     },
     Verb {

@@ -40,6 +40,8 @@ pub(crate) const MEMORY: Flag =
     Flag { name: "--memory", value: Some("MIB"), about: "Memory of the guest [default: 2048]" };
 pub(crate) const REST: Flag =
     Flag { name: "--", value: Some("ARGS..."), about: "Pass everything that follows on" };
+pub(crate) const IN_GUEST: Flag =
+    Flag { name: "--guest", value: None, about: "Do it under a kernel of its own, which has device mapper" };
 pub(crate) const NO_GUEST: Flag =
     Flag { name: "--no-guest", value: None, about: "Leave out what needs a kernel of its own" };
 pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
@@ -50,6 +52,7 @@ pub(crate) struct Options {
     pub(crate) help: bool,
     pub(crate) install: bool,
     pub(crate) guest: bool,
+    pub(crate) in_guest: bool,
     pub(crate) packages: Vec<String>,
     pub(crate) seconds: u32,
     pub(crate) disks: Vec<PathBuf>,
@@ -64,6 +67,7 @@ impl Default for Options {
             help: false,
             install: true,
             guest: true,
+            in_guest: false,
             packages: Vec::new(),
             seconds: 60,
             disks: Vec::new(),
@@ -100,6 +104,7 @@ pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Optio
         match flag.name {
             "--help" => options.help = true,
             "--no-install" => options.install = false,
+            "--guest" => options.in_guest = true,
             "--no-guest" => options.guest = false,
             "--package" => options.packages.push(value),
             "--disk" => options.disks.push(value.into()),

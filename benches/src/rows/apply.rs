@@ -16,13 +16,15 @@ fn hash<'a>(stage: &'a Stage, file: &'static str) -> Contender<'a> {
 }
 
 fn untar(stage: &Stage) -> Contender<'_> {
-    Contender::new("tar x", move || {
-        let mut command = Command::new("tar");
-        command.arg("xf").arg(stage.path("rootfs.tar")).arg("-C").arg(stage.path("floor"));
-        command
-    })
-    .before(move || make(&stage.path("floor")))
-    .after(move || clear(&stage.path("floor")))
+    Contender::new("tar x", move || extract(stage))
+        .before(move || make(&stage.path("floor")))
+        .after(move || clear(&stage.path("floor")))
+}
+
+fn extract(stage: &Stage) -> Command {
+    let mut command = Command::new("tar");
+    command.arg("xf").arg(stage.path("rootfs.tar")).arg("-C").arg(stage.path("floor"));
+    command
 }
 
 /// One layer of a real Debian.
@@ -42,13 +44,12 @@ pub(super) fn debian(stage: &Stage) -> Result<Vec<Row<'_>>> {
         ],
     };
     // What it takes to have the same files on the disk for good.
-    let extract = move || measure::run(&mut (untar(stage).command)()).map(drop);
     let sync = Contender::new("sync -f", move || {
         let mut command = Command::new("sync");
         command.arg("-f").arg(stage.path("floor"));
         command
     })
-    .before(move || make(&stage.path("floor")).and_then(|()| extract()))
+    .before(move || make(&stage.path("floor")).and_then(|()| measure::run(&mut extract(stage)).map(drop)))
     .after(move || clear(&stage.path("floor")));
     Ok(vec![apply, Row { name: "barrier", contenders: vec![sync], bounds: Vec::new() }])
 }
