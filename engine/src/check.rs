@@ -143,10 +143,9 @@ impl Checker<'_> {
                     self.report.held += held.len();
                     self.drivers.insert(name, (store, held));
                 }
-                Err(error) => self.left(
-                    format!("storage driver '{name}' does not open: {error}"),
-                    "what it has is not looked at",
-                ),
+                Err(error) => {
+                    self.left(format!("nothing of {name} is looked at: {error}"), "it does not open");
+                }
             }
         }
         Ok(())
