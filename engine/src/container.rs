@@ -45,6 +45,7 @@ pub use record::{
     CgroupNamespace, LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable,
     short,
 };
+pub(crate) use recover::KILLED;
 pub use remove::Pruned;
 pub(crate) use spec::{Bundled, console_size, process_capabilities};
 pub use start::{StartOptions, Started};

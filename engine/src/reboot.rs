@@ -8,7 +8,7 @@ use std::path::Path;
 
 use mica_core::durable;
 
-use crate::container::{Busy, Container};
+use crate::container::{self, Busy, Container, KILLED, State, Status};
 use crate::{Barrier, Engine, Error, Result, root};
 
 /// Marks the directory of a container that removes itself, also where its record is lost.
@@ -24,7 +24,7 @@ impl Engine {
         if root::read_optional(&path, 256)?.as_deref() == Some(&boot) {
             return Ok(Vec::new());
         }
-        let mut warnings = self.remove_passing()?;
+        let mut warnings = self.recover_containers()?;
         warnings.extend(self.remove_unnamed()?);
         // Two of these at once would write the same.
         let _lock = self.root().lock()?;
@@ -32,25 +32,27 @@ impl Engine {
         Ok(warnings)
     }
 
-    /// Removes the containers that were to remove themselves: none of them runs any more.
-    fn remove_passing(&self) -> Result<Vec<String>> {
+    /// Removes the containers that were to remove themselves, and has the others be known to have ended.
+    fn recover_containers(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         for id in root::names(&self.root().containers())? {
             let dir = self.root().containers().join(&id);
-            if dir.join(PASSING).exists()
-                && let Err(error) = self.remove_one_passing(&dir, &id)
-            {
-                warnings.push(format!("cannot remove container {id}, which was to remove itself: {error}"));
+            // Where nobody can have it, somebody starts it, or has removed it.
+            let Ok(Some(busy)) = Busy::try_take(&dir, &id) else { continue };
+            let done = match dir.join(PASSING).exists() {
+                true => self.remove_passing(&dir, &busy),
+                false => record_end(&dir),
+            };
+            if let Err(error) = done {
+                warnings.push(format!("cannot clean up container {id} after a power cut: {error}"));
             }
         }
         Ok(warnings)
     }
 
-    fn remove_one_passing(&self, dir: &Path, id: &str) -> Result<()> {
-        // Where nobody can have it, somebody starts it, or has removed it.
-        let Ok(Some(busy)) = Busy::try_take(dir, id) else { return Ok(()) };
+    fn remove_passing(&self, dir: &Path, busy: &Busy) -> Result<()> {
         match Container::read(dir.to_owned()) {
-            Ok(Some(container)) => self.remove_held(&container, &busy, true),
+            Ok(Some(container)) => self.remove_held(&container, busy, true),
             _ => self.transaction("remove what a power cut left", Barrier::None, |tx| {
                 let _lock = self.root().lock()?;
                 fs::rename(dir, tx.staging().join("container"))
@@ -58,4 +60,17 @@ impl Engine {
             }),
         }
     }
+}
+
+/// States are not synced. Whatever it was, nothing runs now.
+fn record_end(dir: &Path) -> Result<()> {
+    let Err(Error::Damaged { .. }) = State::read(dir) else { return Ok(()) };
+    let state = State {
+        status: Status::Exited,
+        exit_code: KILLED,
+        error: "its state was lost when the host lost its power".to_owned(),
+        finished: container::now(),
+        ..State::default()
+    };
+    state.write(dir)
 }

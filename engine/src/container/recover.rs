@@ -10,7 +10,7 @@ use crate::supervisor::machine;
 use crate::{Engine, Error, Result};
 
 /// As of a process that SIGKILL ended, which is what happens to a container whose supervisor dies.
-const KILLED: u8 = 137;
+pub(crate) const KILLED: u8 = 137;
 
 impl Engine {
     /// Puts a container right that this process holds, if its supervisor was killed.

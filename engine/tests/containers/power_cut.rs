@@ -38,10 +38,13 @@ fn a_container_that_removes_itself_is_gone_whether_its_record_was_lost_or_not() 
 }
 
 #[test]
-fn a_container_that_stays_is_there_with_its_files() {
+fn a_container_that_stays_has_ended_and_has_its_files() {
     each(|bed| {
         bed.ok(&["run", "--name", "c", "busybox", "sh", "-c", "echo kept > /file"]);
+        let state = bed.root().join("containers").join(id(bed, "c")).join("state.json");
+        fs::write(&state, "").unwrap();
         restart(bed);
+        assert_eq!(bed.ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]), "c exited\n");
         bed.ok(&["cp", "c:/file", bed.path("file").to_str().unwrap()]);
         assert_eq!(fs::read_to_string(bed.path("file")).unwrap(), "kept\n");
         bed.ok(&["rm", "c"]);
