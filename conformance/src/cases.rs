@@ -8,6 +8,7 @@ mod concurrency;
 mod depth;
 mod duplicate;
 mod errors;
+mod full;
 mod kinds;
 mod leftovers;
 mod lifecycle;
@@ -32,6 +33,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
         duplicate::CASES,
         errors::CASES,
         space::CASES,
+        full::CASES,
         concurrency::CASES,
         recovery::CASES,
         random::CASES,

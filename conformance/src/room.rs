@@ -50,6 +50,11 @@ impl<'a> Room<'a> {
         Ok(room)
     }
 
+    /// What is tested.
+    pub(crate) fn subject(&self) -> Subject<'a> {
+        self.subject
+    }
+
     /// The name under which the driver is registered.
     pub(crate) fn driver_name(&self) -> &'static str {
         self.subject.entry.name

@@ -19,6 +19,8 @@ mod commits;
 mod copies;
 #[path = "broken/crowds.rs"]
 mod crowds;
+#[path = "broken/full.rs"]
+mod full;
 #[path = "broken/lies.rs"]
 mod lies;
 #[path = "broken/mounts.rs"]
@@ -39,6 +41,7 @@ fn every_case_has_a_driver_that_it_catches() {
         commits::CAUGHT,
         copies::CAUGHT,
         crowds::CAUGHT,
+        full::CAUGHT,
         lies::CAUGHT,
         mounts::CAUGHT,
     ];

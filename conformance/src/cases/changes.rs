@@ -6,7 +6,7 @@ use mica_archive::diff;
 use mica_archive::writer::Writer;
 
 use super::list;
-use super::tree::{below, ten_deep};
+use super::tree::{below, lower_directories_answer_exdev, ten_deep};
 use crate::bench::Bench;
 use crate::difference::{check, with_changes};
 use crate::files::{
@@ -34,6 +34,11 @@ list! {
         "a file that became a directory, and the reverse, is a change with all below it";
     "changes-of-renames" changes_of_renames =
         "a rename is a deletion and an addition";
+    "changes-of-renamed-directories" changes_of_renamed_directories =
+        "all that is below a directory that was renamed, untouched as it is, is a deletion and an addition; else rename answers EXDEV",
+        RenameLowerDirs else lower_directories_answer_exdev;
+    "changes-of-exchanged-files" changes_of_exchanged_files =
+        "two files of one size and time that took each other's name are changes";
     "changes-unseen-by-time-and-size" changes_unseen_by_time_and_size =
         "a content of the same length, with the time of modification put back, is a change";
     "changes-of-writable" changes_of_writable =
@@ -178,6 +183,45 @@ fn changes_of_renames(bench: Bench<'_>) -> Verdict {
         rename(&tree.join("dir/moved"), &tree.join("made/moved"))?;
         rename(&tree.join("made"), &tree.join("renamed"))
     })?;
+    check_all(&bench, &twin)
+}
+
+fn changes_of_renamed_directories(bench: Bench<'_>) -> Verdict {
+    let mut twin = bench.twin("directories")?;
+    twin.layer(twenty)?;
+    twin.layer(|tree| rename(&tree.join("dir"), &tree.join("moved")))?;
+    twin.layer(|tree| rename(&tree.join("moved/sub"), &tree.join("untouched/sub")))?;
+    twin.layer(|tree| {
+        rename(&tree.join("untouched"), &tree.join("aside"))?;
+        rename(&tree.join("moved"), &tree.join("untouched"))?;
+        rename(&tree.join("aside"), &tree.join("moved"))
+    })?;
+    // There and back: nothing has changed but times.
+    twin.layer(|tree| {
+        rename(&tree.join("moved"), &tree.join("aside"))?;
+        rename(&tree.join("aside"), &tree.join("moved"))
+    })?;
+    check_all(&bench, &twin)
+}
+
+fn changes_of_exchanged_files(bench: Bench<'_>) -> Verdict {
+    let mut twin = bench.twin("exchange")?;
+    let names = ["one", "two", "dir/one", "dir/two"];
+    twin.layer(|tree| {
+        mkdir(&tree.join("dir"))?;
+        names.iter().zip(["a", "b", "c", "d"]).try_for_each(|(name, content)| {
+            write(&tree.join(name), content)?;
+            set_time(&tree.join(name), 1_600_000_000, 5)
+        })
+    })?;
+    let exchange = |tree: &Path, one: &str, other: &str| {
+        rename(&tree.join(one), &tree.join("aside"))?;
+        rename(&tree.join(other), &tree.join(one))?;
+        rename(&tree.join("aside"), &tree.join(other))
+    };
+    twin.layer(|tree| exchange(tree, "one", "two"))?;
+    twin.layer(|tree| exchange(tree, "dir/one", "two"))?;
+    twin.layer(|tree| exchange(tree, "dir/one", "dir/two"))?;
     check_all(&bench, &twin)
 }
 

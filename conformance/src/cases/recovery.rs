@@ -1,6 +1,7 @@
 //! Restarts and crashes.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use mica_core::{Committed, Layer, MountOptions, Writable};
 
@@ -18,6 +19,8 @@ list! {
         "after a crash a layer that was not committed is whole, or listed, or gone, and remove clears it";
     "crash-while-filling" crash_while_filling =
         "a crash in the middle of an extraction leaves a layer that remove clears, and its parent whole";
+    "crash-while-mounted" crash_while_mounted =
+        "a writable layer whose user was killed can be mounted again, with what was written, and gone on with";
     "crash-after-commit" crash_after_commit =
         "after a crash a layer that was committed and synced is whole and committed";
     "crash-among-removals" crash_among_removals =
@@ -144,6 +147,30 @@ fn crash_while_filling(bench: Bench<'_>) -> Verdict {
         Ok(())
     })?;
     whole_and_clear(bench, &[(&base, &shown)])
+}
+
+fn crash_while_mounted(bench: Bench<'_>) -> Verdict {
+    let (base, shown) = synced_base(&bench, 20)?;
+    let layer = bench.create("layer", Some(&base))?;
+    crashed(&bench, |own| {
+        let tree = own.mount(&layer, How::Write)?;
+        append(&tree.path().join("dir/0"), ", written")?;
+        remove(&tree.path().join("dir/1"))?;
+        std::mem::forget(tree);
+        Ok(())
+    })?;
+    let bench = bench.restart()?;
+    let check = |tree: &Path, expected: &str| {
+        let text = read(&tree.join("dir/0"))?;
+        ensure!(text == expected, "the file holds '{text}', expected '{expected}'");
+        ensure!(!tree.join("dir/1").exists(), "the file that was removed is there");
+        Ok(())
+    };
+    bench.look(&layer, |tree| check(tree, "base, written")).map_err(|stop| stop.within("after the crash"))?;
+    bench.edit(&layer, |tree| append(&tree.join("dir/0"), ", and on"))?;
+    let layer = bench.commit(layer)?;
+    bench.look(&layer, |tree| check(tree, "base, written, and on"))?;
+    bench.snapshot(&base)?.expect(&shown, Times::OfAll).map_err(|stop| stop.within("the parent"))
 }
 
 fn crash_after_commit(bench: Bench<'_>) -> Verdict {

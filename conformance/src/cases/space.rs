@@ -22,7 +22,7 @@ list! {
         "a file that a layer did not change takes no space in it; else each layer holds a copy",
         SharedData else usage_of_copy;
     "quota-bytes" quota_bytes =
-        "writing past the quota of bytes answers EDQUOT or ENOSPC, and removing files makes room again",
+        "writing past the quota of bytes answers EDQUOT or ENOSPC, leaves whole what is there, and removing files makes room again",
         QuotaBytes else quota_bytes_refused;
     "quota-bytes-is-the-layers" quota_bytes_is_the_layers =
         "a quota is the layer's own: others have none, and it is there after a restart",
@@ -114,10 +114,22 @@ fn within_then_past(tree: &Path) -> Verdict {
     fill(&tree.join("fits now"), 8 * MIB)?.doing(|| "write 8 MiB after room was made")
 }
 
+/// Fails unless what [`within_then_past`] wrote is whole.
+fn filled(tree: &Path) -> Verdict {
+    for name in ["fits", "fits now"] {
+        let content = fs::read(tree.join(name)).doing(|| format!("read '{name}'"))?;
+        let whole = content.len() as u64 == 8 * MIB && content.iter().all(|&byte| byte == 0x5a);
+        ensure!(whole, "'{name}', which was synced before or after the limit was met, is damaged");
+    }
+    Ok(())
+}
+
 fn quota_bytes(bench: Bench<'_>) -> Verdict {
     let layer = limited(&bench, "layer", bytes(24 * MIB))?;
     bench.edit(&layer, within_then_past)?;
+    bench.look(&layer, filled)?;
     let committed = bench.commit(layer)?;
+    bench.look(&committed, filled).map_err(|stop| stop.within("committed"))?;
     bench
         .layer("child", Some(&committed), |tree| {
             fill(&tree.join("more"), 32 * MIB)?

@@ -271,7 +271,7 @@ fn renames_of_lower_directories(bench: Bench<'_>) -> Verdict {
     .map(drop)
 }
 
-fn lower_directories_answer_exdev(bench: Bench<'_>) -> Verdict {
+pub(super) fn lower_directories_answer_exdev(bench: Bench<'_>) -> Verdict {
     let base = bench.layer("base", None, lower_directory)?;
     let child = bench.create("child", Some(&base))?;
     bench.edit(&child, |tree| {

@@ -48,6 +48,20 @@ tells!(TrustsTimes, |plain, chain| unless_same(plain, chain, |m| {
 
 tells!(LooksAtLengths, |plain, chain| unless_same(plain, chain, Metadata::len));
 
+// What is known by its name and content from another place in the parent counts as there already.
+tells!(TellsNoMoves, |plain, chain| {
+    let Some(parent) = chain.parent() else { return Changes::Compare { only: None } };
+    let (tree, below) = (plain.tree(chain.id), plain.tree(parent));
+    let key = |path: &Path| (path.file_name().unwrap().to_owned(), fs::read(path).ok());
+    let known: HashSet<_> = walk(&below).iter().map(|path| key(path)).collect();
+    let moved = |path: &Path| {
+        let is_new = fs::symlink_metadata(below.join(path.strip_prefix(&tree).unwrap())).is_err();
+        is_new && path.is_file() && known.contains(&key(path))
+    };
+    let all = walk(&tree).into_iter().chain([tree.clone()]);
+    Changes::Compare { only: Some(all.filter(|path| !moved(path)).map(|path| inode(&path)).collect()) }
+});
+
 tells!(TellsNoDirectories, |plain, chain| {
     let files = walk(&plain.tree(chain.id)).into_iter().filter(|path| !path.is_dir());
     Changes::Compare { only: Some(files.map(|path| inode(&path)).collect()) }
@@ -82,12 +96,18 @@ impl Fault for ForgetsChangesOfDuplicates {
 }
 
 caught! {
-    changes_by_time_and_size: TrustsTimes => ["changes-of-attributes", "changes-unseen-by-time-and-size"];
+    changes_by_time_and_size: TrustsTimes => [
+        "changes-of-attributes",
+        "changes-of-exchanged-files",
+        "changes-unseen-by-time-and-size",
+    ];
     changes_by_size: LooksAtLengths => [
         "changes-of-metadata",
         "changes-of-attributes",
+        "changes-of-exchanged-files",
         "changes-unseen-by-time-and-size",
     ];
+    changes_without_moves: TellsNoMoves => ["changes-of-renamed-directories", "changes-of-renames"];
     changes_without_directories: TellsNoDirectories => [
         "changes-of-files",
         "random-changes",
@@ -102,6 +122,8 @@ caught! {
         "changes-of-writable",
         "changes-unseen-by-time-and-size",
         "duplicate",
+        "changes-of-exchanged-files",
+        "changes-of-renamed-directories",
     ];
     changes_that_are_everything: TellsTheWholeTree => [
         "changes-apply-to-a-sibling",
@@ -110,6 +132,7 @@ caught! {
         "changes-of-renames",
         "changes-of-writable",
         "duplicate",
+        "changes-of-renamed-directories",
     ];
     no_changes_before_the_commit: TellsNothingOfWritable => ["changes-of-writable", "duplicate"];
     no_changes_of_duplicates: ForgetsChangesOfDuplicates => ["duplicate"];

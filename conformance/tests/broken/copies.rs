@@ -286,12 +286,16 @@ caught! {
         "crash-while-filling",
         "parallel-creates",
         "times",
+        "changes-of-exchanged-files",
+        "changes-of-renamed-directories",
+        "crash-while-mounted",
     ];
     files_of_the_length_that_they_had: TrustsSizes => [
         "file-updates",
         "large-file",
         "changes-unseen-by-time-and-size",
         "files-move-from-a-lower-layer",
+        "changes-of-exchanged-files",
     ];
     forgotten_whiteouts: ForgetsWhiteouts => [
         "deleted-files",
@@ -309,6 +313,7 @@ caught! {
         "files-move-from-a-lower-layer",
         "odd-names",
         "renames-of-lower-directories",
+        "changes-of-renamed-directories",
     ];
     parents_of_one_child: HasOneChild => [
         "intermediate-layers",
@@ -379,6 +384,8 @@ caught! {
         "siblings-are-apart",
         "times",
         "truncate-and-append",
+        "changes-of-exchanged-files",
+        "crash-while-mounted",
     ];
     duplicates_of_the_parent: DuplicatesParent => [
         "duplicate",

@@ -77,6 +77,7 @@ caught! {
         "in-use-by-writer",
         "open-leaves-the-living-alone",
         "parallel-processes",
+        "crash-while-mounted",
     ];
     open_that_removes_what_others_make: CleansTooMuch => [
         "restart",
@@ -84,5 +85,6 @@ caught! {
         "list-is-exact",
         "in-use-by-writer",
         "parallel-processes",
+        "crash-while-mounted",
     ];
 }

@@ -85,7 +85,7 @@ caught! {
     claimed_limit_of_depth: ClaimsDepth => ["too-deep"];
     unclaimed_duplicate: HidesDuplicate => ["duplicate", "duplicate-of-mounted", "duplicates-are-apart", "duplicate-errors"];
     unclaimed_id_maps: HidesIdMaps => ["id-maps"];
-    unclaimed_renames_of_lower_directories: HidesRenames => ["renames-of-lower-directories"];
+    unclaimed_renames_of_lower_directories: HidesRenames => ["renames-of-lower-directories", "changes-of-renamed-directories"];
     unclaimed_coherent_open: HidesCoherence => ["open-file-across-first-write"];
     unclaimed_lower_hard_links: HidesHardLinks => ["hard-links-across-layers"];
     claimed_quota: ClaimsQuota => ["quota-bytes", "quota-bytes-is-the-layers", "quota-bytes-of-duplicate", "quota-inodes"];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use mica_core::mount::{Bind, MountSpec};
@@ -10,7 +10,7 @@ use mica_core::{Access, Chain, Error, GraphDriver, LayerId, MountRequest, Mounts
 
 use crate::fault::Fault;
 use crate::plain::Plain;
-use crate::trees::is_directory;
+use crate::trees::{empty, is_directory};
 
 /// Declares a driver whose mounts are changed so.
 macro_rules! spoils_mounts {
@@ -144,6 +144,44 @@ impl Fault for ReleasesOnce {
     }
 }
 
+/// A layer that nobody released, and whose user is dead, counts as spoilt, and is emptied.
+#[derive(Debug, Default)]
+struct DistrustsUnreleased;
+
+impl DistrustsUnreleased {
+    fn mark(plain: &Plain, id: &LayerId) -> PathBuf {
+        plain.layer(id).join("mounted")
+    }
+}
+
+impl Fault for DistrustsUnreleased {
+    fn opened(&self, plain: &Plain, _: &Path) -> Result<()> {
+        for id in plain.list()? {
+            let user = fs::read_to_string(Self::mark(plain, &id));
+            if user.is_ok_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                empty(&plain.tree(&id));
+                let _ = fs::remove_file(Self::mark(plain, &id));
+            }
+        }
+        Ok(())
+    }
+
+    fn mounts(&self, plain: &Plain, chain: Chain<'_>, request: &MountRequest) -> Result<Mounts> {
+        let mounts = plain.mounts(chain, request)?;
+        if request.access != Access::Read {
+            fs::write(Self::mark(plain, chain.id), std::process::id().to_string()).unwrap();
+        }
+        Ok(mounts)
+    }
+
+    fn release(&self, plain: &Plain, chain: Chain<'_>, access: Access) -> Result<()> {
+        if access != Access::Read {
+            let _ = fs::remove_file(Self::mark(plain, chain.id));
+        }
+        plain.release(chain, access)
+    }
+}
+
 caught! {
     read_that_can_be_written: ReadIsWritable => ["read-is-read-only"];
     read_that_shows_the_parent: ReadsParentOfWritable => [
@@ -155,6 +193,7 @@ caught! {
         "open-file-after-unlink",
         "siblings-are-apart",
         "volatile-mounts",
+        "crash-while-mounted",
     ];
     whiteouts_of_another_form: NamesWrongForm => [
         "whiteout-form",
@@ -224,9 +263,13 @@ caught! {
         "renames-within-a-layer",
         "times",
         "umask-does-not-matter",
+        "changes-of-exchanged-files",
+        "changes-of-renamed-directories",
+        "crash-while-mounted",
     ];
     leaked_mounts: LeaksMounts => ["leaves-no-mounts"];
     mounts_of_nothing: MountsAnything => ["mounts-of-missing-layer"];
     volatile_mounts_that_are_the_last: DistrustsVolatile => ["volatile-mounts"];
+    layers_that_are_lost_with_their_user: DistrustsUnreleased => ["crash-while-mounted"];
     release_that_is_not_idempotent: ReleasesOnce => ["release-is-idempotent"];
 }

@@ -129,9 +129,12 @@ impl<F: Fault> GraphDriver for Broken<F> {
 
 /// Cases that would take most of the time, and are there for faults that few of the drivers here have: they are run
 /// where they are expected to fail, so no driver here says that they pass.
-const SLOW: [&str; 6] = [
+const SLOW: [&str; 9] = [
     "chain-of-500",
     "crash-at-any-moment",
+    "full-disk",
+    "full-disk-create",
+    "full-disk-recovers",
     "large-file",
     "large-directory",
     "random-edits",
