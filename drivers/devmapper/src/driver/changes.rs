@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
 use mica_core::{Error, LayerId, Result, Trees, failpoint};
@@ -48,7 +48,10 @@ fn compare(pool: &Pool, parent: Volume, layer: Volume) -> Result<Option<Vec<Chan
     }
     let bytes: Vec<_> = blocks
         .into_iter()
-        .map(|range| range.start * pool.record.block_size..range.end * pool.record.block_size)
+        .map(|blocks| {
+            let at = |block: u64| block.saturating_mul(pool.record.block_size);
+            at(blocks.start)..at(blocks.end)
+        })
         .collect();
     failpoint::hit("devmapper.changes.compared").map_err(Error::io(doing))?;
     pool.thin.with_active(parent.number, parent.bytes, |parent| {
@@ -59,59 +62,73 @@ fn compare(pool: &Pool, parent: Volume, layer: Volume) -> Result<Option<Vec<Chan
     })
 }
 
-/// Adds what came to another path with a directory that was moved: its own inode and its new parent's changed, but
-/// nothing below it. Looks only at names, and at those of the parent only in directories that changed.
+/// Adds what came to another path: with a directory that was moved, whose own inode changed but nothing below it, or by
+/// an exchange of two names, for which xfs changes no inode of a file. Looks only at names, and at those of the parent only
+/// in directories that changed.
 pub(crate) fn with_moved(changed: &[Changed], trees: &dyn Trees) -> Result<HashSet<u64>> {
     let mut all: HashSet<u64> = changed.iter().map(|inode| inode.number).collect();
     let directories: HashSet<u64> =
         changed.iter().filter(|inode| inode.directory).map(|inode| inode.number).collect();
-    if let (false, Some(parent)) = (directories.is_empty(), trees.parent()?) {
+    if directories.is_empty() {
+        // Neither tree needs to be mounted.
+        return Ok(all);
+    }
+    if let Some(parent) = trees.parent()? {
         let layer = trees.layer()?;
         let root = fs::metadata(layer).map_err(Error::io(|| "look at a layer's root"))?;
-        let number = std::os::unix::fs::MetadataExt::ino(&root);
-        walk(layer, parent, directories.contains(&number), &directories, &mut all)
+        let listed = directories.contains(&root.ino());
+        walk(layer, parent, listed, &directories, &mut all)
             .map_err(Error::io(|| "read the directories of a layer"))?;
     }
     Ok(all)
 }
 
-/// Walks a directory that has its parent's path and number; `changed` says whether its names may differ.
+/// Walks a directory that has its parent's path and number; `listed` says whether its names may differ.
 fn walk(
     layer: &Path,
     parent: &Path,
-    changed: bool,
+    listed: bool,
     directories: &HashSet<u64>,
     all: &mut HashSet<u64>,
 ) -> io::Result<()> {
-    let before = if changed { Some(subdirectories(parent)?) } else { None };
-    for (name, number) in subdirectories(layer)? {
-        let came = before.as_ref().is_some_and(|before| before.get(&name) != Some(&number));
+    let before = if listed { Some(names(parent)?) } else { None };
+    for (name, named) in names(layer)? {
+        let came = before.as_ref().is_some_and(|before| before.get(&name) != Some(&named));
         if came {
-            everything(&layer.join(&name), all)?;
-        } else {
-            walk(&layer.join(&name), &parent.join(&name), directories.contains(&number), directories, all)?;
+            all.insert(named.number);
+        }
+        match (named.directory, came) {
+            (false, _) => {}
+            (true, true) => everything(&layer.join(&name), all)?,
+            (true, false) => {
+                let listed = directories.contains(&named.number);
+                walk(&layer.join(&name), &parent.join(&name), listed, directories, all)?;
+            }
         }
     }
     Ok(())
 }
 
-fn subdirectories(dir: &Path) -> io::Result<HashMap<OsString, u64>> {
-    let mut found = HashMap::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.insert(entry.file_name(), entry.ino());
-        }
-    }
-    Ok(found)
+/// What a directory says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named {
+    number: u64,
+    directory: bool,
+}
+
+fn names(dir: &Path) -> io::Result<HashMap<OsString, Named>> {
+    let named = |entry: fs::DirEntry| {
+        let named = Named { number: entry.ino(), directory: entry.file_type()?.is_dir() };
+        Ok((entry.file_name(), named))
+    };
+    fs::read_dir(dir)?.map(|entry| entry.and_then(named)).collect()
 }
 
 fn everything(dir: &Path, all: &mut HashSet<u64>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        all.insert(entry.ino());
-        if entry.file_type()?.is_dir() {
-            everything(&entry.path(), all)?;
+    for (name, named) in names(dir)? {
+        all.insert(named.number);
+        if named.directory {
+            everything(&dir.join(name), all)?;
         }
     }
     Ok(())
