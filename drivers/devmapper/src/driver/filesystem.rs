@@ -15,6 +15,13 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::sys;
 use crate::options::Kind;
 
+/// Where that of ext4 is. The offsets in it are those of "ext4 Data Structures and Algorithms", kernel documentation.
+const SUPERBLOCK: u64 = 1024;
+
+/// Has xfs give up at once on metadata that it cannot write, as ext4 does. It would try for ever, and with it who writes
+/// to a pool that is full (admin-guide/xfs.rst, "Error Handling").
+const XFS_GIVES_UP: [&str; 3] = ["ENOSPC", "EIO", "default"];
+
 impl Kind {
     /// Makes one, with more options of mkfs, each a letter and its value. `prezeroed`: the volume reads as zeroes where
     /// nothing was written, also beside what is, so nothing needs to be written that is zero.
@@ -45,14 +52,32 @@ impl Kind {
         for (letter, value) in options {
             command.arg(format!("-{letter}")).arg(value);
         }
-        run(command.arg(node))
+        run(command.arg(node))?;
+        self.tells_times(node)
+    }
+
+    /// Fails with `Options` where files would have times by the second: two writes within one look like one.
+    fn tells_times(self, node: &Path) -> Result<()> {
+        if self == Self::Xfs {
+            return Ok(());
+        }
+        let mut size = [0; 2];
+        direct(node)
+            .and_then(|device| device.read_exact_at(&mut size, SUPERBLOCK + 0x58))
+            .map_err(Error::io(|| "read a new file system"))?;
+        match u16::from_le_bytes(size) {
+            256.. => Ok(()),
+            size => Err(Error::Options(format!(
+                "inodes of {size} bytes have no room for exact times: 'mkfs_args' needs '-I 256', or more"
+            ))),
+        }
     }
 
     /// The uuid that a file system was made with.
     pub(crate) fn identity(self, node: &Path) -> io::Result<String> {
         // The offsets are those of the superblocks: `s_uuid` of ext4 in its second KiB, `sb_uuid` of xfs.
         let at = match self {
-            Self::Ext4 => 1024 + 0x68,
+            Self::Ext4 => SUPERBLOCK + 0x68,
             Self::Xfs => 32,
         };
         let mut uuid = [0; 16];
@@ -70,7 +95,7 @@ impl Kind {
         const NEEDS_RECOVERY: u32 = 0x4;
         const ERRORS: u16 = 0x2;
         let mut superblock = [0; 1024];
-        direct(node)?.read_exact_at(&mut superblock, 1024)?;
+        direct(node)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
         let state = u16::from_le_bytes([superblock[0x3a], superblock[0x3b]]);
         let incompatible =
             u32::from_le_bytes([superblock[0x60], superblock[0x61], superblock[0x62], superblock[0x63]]);
@@ -104,10 +129,13 @@ impl Kind {
                 option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
             options.push((name.to_owned(), value.map(str::to_owned)));
         }
+        let errors: &[&str] = if self == Self::Xfs && !how.read_only { &XFS_GIVES_UP } else { &[] };
+        let retries = |error| (format!("error/metadata/{error}/max_retries").into(), "0".to_owned());
         let fs = Fs {
             fstype: self.name().to_owned(),
             source: how.node.to_owned(),
             options,
+            settings: errors.iter().map(retries).collect(),
             read_only: how.read_only,
             label: how.label.clone(),
             id_map: how.id_map.clone(),
