@@ -58,16 +58,23 @@ fn parse(xml: &str) -> Result<Vec<Range<u64>>, String> {
         if !changed {
             continue;
         }
-        let number = |name: &str| -> Result<u64, String> {
-            let value = line.split_once(&format!(" {name}=\"")).and_then(|(_, rest)| rest.split('"').next());
-            value.and_then(|text| text.parse().ok()).ok_or_else(|| format!("{TOOL} says '{line}'"))
+        let number = |name: &str| -> Option<u64> {
+            let (_, rest) = line.split_once(&format!(" {name}=\""))?;
+            rest.split('"').next()?.parse().ok()
         };
-        let begin = number("begin")?;
-        let end = begin.checked_add(number("length")?).ok_or_else(|| format!("{TOOL} says '{line}'"))?;
+        let begin = number("begin");
+        let end = begin.zip(number("length")).and_then(|(begin, length)| begin.checked_add(length));
+        let (Some(begin), Some(end)) = (begin, end) else { return Err(format!("{TOOL} says '{line}'")) };
         match ranges.last_mut() {
             Some(last) if last.end == begin => last.end = end,
+            Some(last) if last.end > begin => {
+                return Err(format!("{TOOL} says '{line}' after block {begin}"));
+            }
             _ => ranges.push(begin..end),
         }
+    }
+    if !xml.contains("</diff>") {
+        return Err(format!("{TOOL} says nothing of how the volumes differ"));
     }
     Ok(ranges)
 }
@@ -104,6 +111,8 @@ impl Drop for Snapshot<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -122,7 +131,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error() {
-        assert!(parse("<different begin=\"x\" length=\"1\"/>").is_err());
-        assert!(parse("<different begin=\"18446744073709551615\" length=\"1\"/>").is_err());
+        let of = |elements: &str| parse(&format!("<diff left=\"1\" right=\"3\">\n{elements}\n</diff>"));
+        assert_eq!(of(""), Ok(Vec::new()));
+        assert!(of("<different begin=\"x\" length=\"1\"/>").is_err());
+        assert!(of("<different begin=\"18446744073709551615\" length=\"1\"/>").is_err());
+        assert!(of("<different begin=\"5\" length=\"1\"/>\n<different begin=\"4\" length=\"1\"/>").is_err());
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_off_is_an_error() {
+        assert!(parse("").is_err());
+        assert!(parse("<diff left=\"1\" right=\"3\">\n<different begin=\"5\" length=\"1\"/>\n").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(text in "(<(different|left_only|diff|/diff)|[ a-z]*=\"?[0-9x]{0,21}\"?|/?>|\n){0,40}") {
+            if let Ok(ranges) = parse(&text) {
+                prop_assert!(ranges.iter().all(|range| range.start <= range.end));
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ mod ext4;
 mod xfs;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -29,6 +29,8 @@ pub(crate) struct Changed {
 pub(crate) struct Pair {
     parent: File,
     layer: File,
+    /// The size of the layer's.
+    bytes: u64,
 }
 
 impl Pair {
@@ -38,11 +40,16 @@ impl Pair {
             super::sys::forget(&file)?;
             Ok::<_, io::Error>(file)
         };
-        Ok(Self { parent: open(parent)?, layer: open(layer)? })
+        Self::new(open(parent)?, open(layer)?)
+    }
+
+    fn new(parent: File, mut layer: File) -> io::Result<Self> {
+        let bytes = layer.seek(SeekFrom::End(0))?;
+        Ok(Self { parent, layer, bytes })
     }
 
     /// The inodes that differ, given the ranges of bytes outside of which the devices are equal. `None` where the file
-    /// system has a form that is not known here.
+    /// system has a form that is not known here. What the devices hold is believed only as far as it fits their size.
     pub(crate) fn changed(&self, kind: Kind, ranges: &[Range<u64>]) -> io::Result<Option<Vec<Changed>>> {
         match kind {
             Kind::Ext4 => ext4::changed(self, ranges),
@@ -66,7 +73,7 @@ impl Pair {
     }
 }
 
-/// The parts of `ranges` that lie in `within`, widened to whole units from its start, in pieces of at most `most` units.
+/// The parts of `ranges`, which are in order, that lie in `within`, widened to whole units from its start, in pieces of at most `most` units.
 fn cut(ranges: &[Range<u64>], within: Range<u64>, unit: u64, most: u64) -> Vec<Range<u64>> {
     let mut pieces: Vec<Range<u64>> = Vec::new();
     let first = ranges.partition_point(|range| range.end <= within.start);
@@ -106,17 +113,57 @@ fn is_dir(mode: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::OnceLock;
+
     use super::*;
 
     #[test]
     fn ranges_are_cut_to_whole_units_within_a_table() {
         let ranges = [0..10, 100..130, 140..150, 290..400];
-        assert_eq!(cut(&ranges, 96..300, 16, 2), [96..128, 128..160, 288..300]);
+        assert_eq!(cut(&ranges, 96..300, 16, 2), [96..128, 128..144, 144..160, 288..300]);
         assert_eq!(cut(&ranges, 10..96, 16, 2), []);
     }
 
     #[test]
     fn pieces_never_overlap() {
         assert_eq!(cut(&[0..5, 6..9, 40..41], 0..64, 16, 8), [0..16, 32..48]);
+    }
+
+    /// A new file system beside one with these bytes changed can be looked at, whatever that tells.
+    pub(super) fn survives(kind: Kind, damage: impl Iterator<Item = (usize, u8)>) {
+        let (file, bytes) = (tempfile::tempfile().unwrap(), kind.smallest());
+        let image = image(kind);
+        file.write_all_at(image, 0).unwrap();
+        file.set_len(bytes).unwrap();
+        let layer = tempfile::tempfile().unwrap();
+        layer.write_all_at(image, 0).unwrap();
+        layer.set_len(bytes).unwrap();
+        for (at, byte) in damage {
+            layer.write_all_at(&[byte], at as u64).unwrap();
+        }
+        let pair = Pair::new(file, layer).unwrap();
+        let far = bytes - 4096..u64::MAX;
+        // An error is an answer as well.
+        if let Ok(Some(changed)) = pair.changed(kind, &[0..1 << 20, far]) {
+            assert!(changed.len() as u64 <= bytes / 256);
+        }
+    }
+
+    /// The first MiB of a new file system.
+    fn image(kind: Kind) -> &'static [u8] {
+        static IMAGES: [OnceLock<Vec<u8>>; 2] = [const { OnceLock::new() }; 2];
+        IMAGES[kind as usize].get_or_init(|| make(kind))
+    }
+
+    fn make(kind: Kind) -> Vec<u8> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(kind.smallest()).unwrap();
+        let made =
+            Command::new(format!("/usr/sbin/mkfs.{}", kind.name())).arg("-q").arg(file.path()).status();
+        assert!(made.unwrap().success());
+        let mut start = vec![0; 1 << 20];
+        file.as_file().read_exact_at(&mut start, 0).unwrap();
+        start
     }
 }

@@ -45,23 +45,28 @@ pub(super) fn changed(pair: &Pair, ranges: &[Range<u64>]) -> io::Result<Option<V
 }
 
 impl Layout {
+    /// `None` where the kernel would not mount it either, or where inodes do not know their numbers.
     fn read(pair: &Pair) -> io::Result<Option<Self>> {
         let mut superblock = [0; 512];
         pair.layer.read_exact_at(&mut superblock, 0)?;
         let field = |at, length| be(&superblock, at, length);
-        let (block, inode) = (field(4, 4), field(104, 2));
+        let (block, blocks, inode) = (field(4, 4), field(8, 8), field(104, 2));
+        let (ag_blocks, ag_shift, place_bits) = (field(84, 4), field(124, 1), field(123, 1));
         let known = superblock.starts_with(MAGIC) && field(100, 2) & 0xf == 5;
-        if !known || !(512..=65536).contains(&block) || !(256..=2048).contains(&inode) {
+        let sized = (512..=65536).contains(&block) && (512..=2048).contains(&inode) && inode <= block;
+        let powers = block.is_power_of_two() && inode.is_power_of_two();
+        let placed = ag_blocks > 0 && ag_shift <= 32 && place_bits <= 8;
+        let there = blocks.checked_mul(block).is_some_and(|bytes| bytes <= pair.bytes);
+        if !(known && sized && powers && placed && there) {
             return Ok(None);
         }
-        let place_bits = field(123, 1) as u32;
         Ok(Some(Self {
             block,
-            blocks: field(8, 8),
+            blocks,
             inode,
-            ag_blocks: field(84, 4).max(1),
-            ag_bits: field(124, 1) as u32 + place_bits,
-            place_bits,
+            ag_blocks,
+            ag_bits: (ag_shift + place_bits) as u32,
+            place_bits: place_bits as u32,
             own: [64, 72, 160, 168, 232].map(|at| field(at, 8)).to_vec(),
         }))
     }
@@ -71,5 +76,24 @@ impl Layout {
         let (block, place) = (at / self.block, at % self.block / self.inode);
         let (group, block) = (block / self.ag_blocks, block % self.ag_blocks);
         group << self.ag_bits | block << self.place_bits | place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::survives;
+    use crate::options::Kind;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a_damaged_file_system_is_read_without_a_fault(
+            damage in prop::collection::vec((0usize..512, any::<u8>()), 1..8),
+        ) {
+            survives(Kind::Xfs, damage.into_iter());
+        }
     }
 }
