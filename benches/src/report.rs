@@ -76,7 +76,8 @@ fn verdict(row: &Measured, bound: &Bound) -> String {
     };
     let less = bound.less.map(|less| format!(" - {less}")).unwrap_or_default();
     let kept = if value <= bound.most { "kept" } else { "MISSED" };
-    format!("{} of {}{less}{against}: {value:.2}, bound {} {kept}", bound.what, bound.of, bound.most)
+    let digits = if bound.most < 0.1 { 4 } else { 2 };
+    format!("{} of {}{less}{against}: {value:.digits$}, bound {} {kept}", bound.what, bound.of, bound.most)
 }
 
 impl What {
