@@ -28,7 +28,7 @@ use mica_core::{
 use mica_mount::Mounter;
 
 use crate::NAME;
-use crate::options::Options;
+use crate::options::{Options, size};
 use changes::Volume;
 use dm::Writes;
 use filesystem::Mounting;
@@ -60,9 +60,18 @@ pub(crate) fn open(root: &Path, given: &OptionMap) -> Result<Box<dyn GraphDriver
         Some(record) if record.ready => {
             driver.change(|pool| if is_alone { volumes::put_away(pool) } else { Ok(()) })?;
         }
-        Some(record) if is_alone => Pool::put_away(root, record)?,
+        Some(record) if is_alone => {
+            let _guard = Guard::take(root)?;
+            Pool::put_away(root, record)?;
+        }
         Some(_) => {}
-        None => pool::look(&driver.options)?,
+        None => {
+            let _guard = Guard::take(root)?;
+            // Somebody may be making it at this moment.
+            if Record::read(root)?.is_none() {
+                pool::look(&driver.options)?;
+            }
+        }
     }
     driver.presence.share(root)?;
     Ok(Box::new(driver))
@@ -169,8 +178,9 @@ impl Devmapper {
         let base_size = self.options.base_size.map_or(origin.bytes, |size| size.0);
         if base_size < origin.bytes && !origin.limited {
             return Err(Error::Options(format!(
-                "'base_size' {base_size} is less than the {} bytes of the layer that '{id}' stands on: file systems only grow",
-                origin.bytes
+                "'base_size' is {}, and the layer that '{id}' stands on has {}: file systems only grow",
+                size(base_size),
+                size(origin.bytes)
             )));
         }
         space::admit(pool, &self.options)?;

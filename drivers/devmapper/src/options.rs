@@ -21,8 +21,8 @@ mica_core::driver_options! {
         file_size: Option<ByteSize> = None,
         /// How much is shared or copied at once: a multiple of 64K; 64K where it is not given. Fixed with the pool.
         block_size: Option<ByteSize> = None,
-        /// The size of a layer's file system: what a container may hold, its image included; 10G where it is not given.
-        /// It can be raised at any time, for layers to come.
+        /// The size of a layer's file system: what a container may hold, its image included. It can be raised
+        /// at any time, for layers to come; where it is not given it is that of the pool, and 10G of a new one.
         base_size: Option<ByteSize> = None,
         /// The file system of the layers: ext4 or xfs; ext4 where it is not given. Fixed with the pool.
         filesystem: Option<Kind> = None,
@@ -180,7 +180,7 @@ impl Options {
         }
         let least = |name: &str, is: u64, least: u64| match is < least {
             true => {
-                refuse(&format!("'{name}' is too small: a pool with {} needs {}M", kind.name(), least >> 20))
+                refuse(&format!("'{name}' is too small: a pool with {} needs {}", kind.name(), size(least)))
             }
             false => Ok(()),
         };
@@ -249,6 +249,19 @@ impl Options {
     }
 }
 
+/// A number of bytes for people, in the units that options are given in.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(shift, unit)| {
+            let text = format!("{:.1}", bytes as f64 / (1u64 << shift) as f64);
+            format!("{} {unit}", text.trim_end_matches(".0"))
+        },
+    )
+}
+
 /// What the kernel takes for a name; it has 127 bytes for one.
 fn is_device_name(name: &str) -> bool {
     !name.is_empty() && name.len() < 128 && !name.contains('/') && !name.contains(char::is_control)
@@ -281,9 +294,9 @@ mod tests {
             (&[("block_size", "100k")], "multiple of 64K"),
             (&[("block_size", "0")], "'block_size'"),
             (&[("block_size", "2G")], "'block_size'"),
-            (&[("base_size", "1M")], "needs 32M"),
-            (&[("filesystem", "xfs"), ("base_size", "64M")], "needs 300M"),
-            (&[("file_size", "10M")], "needs 64M"),
+            (&[("base_size", "1M")], "needs 32 MiB"),
+            (&[("filesystem", "xfs"), ("base_size", "64M")], "needs 300 MiB"),
+            (&[("file_size", "10M")], "needs 64 MiB"),
             (&[("filesystem", "btrfs")], "'btrfs'"),
             (&[("min_free", "91")], "'min_free'"),
             (&[("min_free", "10%")], "'10%'"),
@@ -299,6 +312,12 @@ mod tests {
             let text = check(given).unwrap_err().to_string();
             assert!(text.contains(named) && !text.contains('\n'), "{given:?}: {text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_told_as_they_are_given() {
+        let told = [512, 64 << 10, 10 << 30, (3 << 20) + (512 << 10)].map(size);
+        assert_eq!(told, ["512 B", "64 KiB", "10 GiB", "3.5 MiB"]);
     }
 
     #[test]

@@ -71,8 +71,7 @@ fn overflow(place: &Place, parent: &Layer<Committed>, mib: usize) -> Layer<Writa
     fill(&tree.join("synced"), 1).unwrap();
     assert!(fill(&tree.join("much"), mib).is_err(), "the pool takes more than it has");
     assert_eq!(fs::metadata(tree.join("synced")).unwrap().len(), MIB);
-    // What the file system could not write it tells when it is put away, too, or it has told it all.
-    let _ = held.close();
+    assert!(held.close().is_err(), "nobody is told that writes are lost");
     layer
 }
 

@@ -81,8 +81,8 @@ fn devices_that_cannot_be_used_are_refused_and_left_as_they_are() {
     File::options().write(true).open(&full.node).unwrap().write_all_at(b"_BHRfS_M", (64 << 10) + 64).unwrap();
     let file = disks.path().join("d");
     for (data, metadata, why) in [
-        (data.name(), small.name(), "needs 2097152"),
-        (tiny.name(), metadata.name(), "needs 67108864"),
+        (data.name(), small.name(), "needs 2 MiB"),
+        (tiny.name(), metadata.name(), "needs 64 MiB"),
         (data.name(), "/dev/nothing", "'/dev/nothing' cannot be used for a pool: it is not there"),
         (file.to_str().unwrap(), metadata.name(), "not a block device"),
         (data.name(), data.name(), "one device"),
@@ -126,6 +126,14 @@ fn pool_by_hand(name: &str, data: &Disk, metadata: &Disk, bytes: u64) -> Mapped 
     Mapped::new(name, bytes, "thin-pool", &arguments)
 }
 
+/// Those in a pool that is not active.
+fn volumes(metadata: &Disk) -> Vec<u32> {
+    let dump = Command::new("thin_dump").arg(&metadata.node).output().unwrap();
+    let dump = String::from_utf8(dump.stdout).unwrap();
+    let ids = dump.lines().filter_map(|line| line.trim().strip_prefix("<device dev_id=\""));
+    ids.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect()
+}
+
 #[test]
 fn a_pool_of_somebody_is_used_and_neither_resized_nor_removed() {
     let disks = tempfile::tempdir().unwrap();
@@ -146,10 +154,8 @@ fn a_pool_of_somebody_is_used_and_neither_resized_nor_removed() {
     }
     assert_eq!(pool.status().0, table);
     drop(pool);
-    let dump = Command::new("thin_dump").arg(&metadata.node).output().unwrap();
-    let dump = String::from_utf8(dump.stdout).unwrap();
-    let volumes: Vec<&str> = dump.lines().filter(|line| line.contains("<device dev_id=")).collect();
-    assert!(matches!(volumes[..], [base] if base.contains("dev_id=\"1\"")), "{dump}");
+    // That of the empty file system, which waits for the next layer.
+    assert_eq!(volumes(&metadata), [1]);
 }
 
 #[test]
@@ -162,11 +168,14 @@ fn a_pool_that_is_not_ours_is_refused_and_left_as_it_is() {
     drop(linear);
 
     let pool = pool_by_hand("mica-test-pool", &data, &metadata, 128 * MIB);
-    assert!(refused(place.path(), &[("pool", pool.name()), ("block_size", "64K")]).contains("131072"));
+    assert!(refused(place.path(), &[("pool", pool.name()), ("block_size", "64K")]).contains("128 KiB"));
     // It has no block yet, but it is somebody's.
     message(pool.name(), "create_thin 1");
     assert!(refused(place.path(), &[("pool", pool.name())]).contains("it holds volumes of somebody"));
-    assert!(pool.status().1.starts_with("0 "));
+    let (_, status) = pool.status();
+    assert!(status.starts_with("0 ") && status.contains(" 0/1024 "), "{status}");
+    drop(pool);
+    assert_eq!(volumes(&metadata), [1]);
     assert!(!place.path().join("root/pool").exists());
 }
 
@@ -211,6 +220,38 @@ fn devices_of_another_root_are_refused_and_left_as_they_are() {
     assert_eq!([content(&one, &kept.0), content(&two, &kept.1)], ["hello", "hello"]);
 }
 
+/// The directory in which [`dies_over_making_a_pool`] does so.
+const DIR: &str = "MICA_DIES_IN";
+
+#[test]
+#[ignore = "it is a process that another test has killed"]
+fn dies_over_making_a_pool() {
+    if let Ok(dir) = std::env::var(DIR) {
+        let store = open(Path::new(&dir), &[]);
+        let _ = store.create(id("layer"), None, &Default::default());
+    }
+}
+
+#[test]
+fn a_pool_that_nobody_finished_gives_way_to_the_one_that_is_asked_for_next() {
+    for point in ["devmapper.pool.recorded", "devmapper.pool.active", "devmapper.base.filled"] {
+        let place = place();
+        let died = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "dies_over_making_a_pool"])
+            .env(DIR, place.path())
+            .env(mica_core::failpoint::VARIABLE, point)
+            .output()
+            .unwrap();
+        assert!(!died.status.success(), "{point} is nowhere");
+        let before = devices(place.path());
+        let store = open(place.path(), &[("base_size", "96M"), ("block_size", "128K")]);
+        store.create(id("layer"), None, &Default::default()).unwrap();
+        let status = store.driver().status().unwrap();
+        assert!(status.contains(&("Block Size".to_owned(), "128 KiB".to_owned())), "{status:?}");
+        assert_eq!(devices(place.path()), Default::default(), "of {before:?}");
+    }
+}
+
 #[test]
 fn what_is_fixed_with_the_pool_is_not_asked_for_in_vain() {
     let place = Place::new(&[]);
@@ -239,7 +280,10 @@ fn a_layer_is_not_smaller_than_its_parent() {
     });
     place.store = open(place.dir.path(), &[("base_size", "64M")]);
     let failed = place.store.create(id("child"), Some(&large), &Default::default()).unwrap_err();
-    assert!(failed.to_string().contains("'base_size' 67108864 is less than the 100663296"), "{failed}");
+    assert!(
+        failed.to_string().contains("'base_size' is 64 MiB, and the layer that 'child' stands on has 96 MiB"),
+        "{failed}"
+    );
     place.layer("sibling", Some(&small), |_| ());
     assert_eq!(place.store.driver().list().unwrap().len(), 3);
 }

@@ -21,10 +21,10 @@ use mica_core::{Error, Result, durable, failpoint};
 use serde::{Deserialize, Serialize};
 
 use super::dm::{DeviceMapper, Table};
-use super::metadata::{self, Metadata};
+use super::metadata;
 use super::thin::ThinPool;
 use super::{sys, volumes};
-use crate::options::{Backing, Kind, Options};
+use crate::options::{Backing, Kind, Options, size};
 pub(crate) use growth::METADATA_BLOCK;
 pub(crate) use setup::{look, set_up};
 
@@ -46,6 +46,9 @@ pub(crate) struct Record {
     pub(crate) filesystem: Kind,
     /// The file systems keep quotas.
     pub(crate) quota: bool,
+    /// The base volume was about to be made, so one that is there is ours.
+    #[serde(default)]
+    begun: bool,
     /// The base volume is there.
     pub(crate) ready: bool,
 }
@@ -56,8 +59,8 @@ pub(crate) struct Pool {
     pub(crate) record: Record,
     pub(crate) thin: ThinPool,
     root: PathBuf,
-    /// What the metadata said before the pool became active, if it was not and is ours alone.
-    pub(crate) found: Option<Metadata>,
+    /// The volumes that the pool had before it became active, if it was not and is ours alone.
+    pub(crate) found: Option<Vec<u32>>,
 }
 
 impl Record {
@@ -101,7 +104,7 @@ impl Record {
             )))
         };
         if options.block_size.is_some_and(|asked| asked.0 != self.block_size) {
-            return fixed("block_size", self.block_size.to_string());
+            return fixed("block_size", size(self.block_size));
         }
         if options.filesystem.is_some_and(|asked| asked != self.filesystem) {
             return fixed("filesystem", self.filesystem.name().to_owned());
@@ -110,8 +113,9 @@ impl Record {
             && asked.0 < self.base_size
         {
             return Err(Error::Options(format!(
-                "'base_size' {} is less than the {} bytes of the layers that are there: file systems only grow",
-                asked.0, self.base_size
+                "'base_size' is {}, and the layers that are there have {}: file systems only grow",
+                size(asked.0),
+                size(self.base_size)
             )));
         }
         match (options.backing()?, &self.backing) {
@@ -167,14 +171,14 @@ impl Pool {
         pool.rest()
     }
 
-    /// What the metadata of a pool says that is ready and not active.
-    fn look_at_rest(&self) -> Result<Option<Metadata>> {
+    /// The volumes of a pool that is ready and not active.
+    fn look_at_rest(&self) -> Result<Option<Vec<u32>>> {
         let doing = || format!("look at the pool '{}'", self.thin.name());
         let Some(path) = self.metadata_at_rest().filter(|_| self.record.ready) else { return Ok(None) };
         if self.thin.dm().find(self.thin.name()).map_err(Error::io(doing))?.is_some() {
             return Ok(None);
         }
-        let damage = match metadata::read(&path) {
+        let damage = match metadata::volumes(&path) {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => "it was emptied, or another device has this name now".to_owned(),
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {

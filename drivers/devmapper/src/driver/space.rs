@@ -11,7 +11,7 @@ use super::pool::{self, METADATA_BLOCK, Pool};
 use super::records::Layer;
 use super::thin::{Health, Status};
 use super::{delta, sys};
-use crate::options::{Backing, Kind, Options};
+use crate::options::{Backing, Kind, Options, size};
 
 /// Fails with `Unavailable` where the host lacks device mapper, its thin pools, or the tools of the file system.
 pub(crate) fn needed(kind: Kind) -> Result<()> {
@@ -198,13 +198,4 @@ pub(crate) fn status(pool: &Pool) -> Result<Vec<(String, String)>> {
         ("Native Diff", if delta::tool() { "true" } else { "false: thin_delta is not installed" }.to_owned()),
     ];
     Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let unit = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
-    unit.map_or_else(
-        || format!("{bytes} B"),
-        |(shift, unit)| format!("{:.4} {unit}", bytes as f64 / (1u64 << shift) as f64).replace(".0000", ""),
-    )
 }

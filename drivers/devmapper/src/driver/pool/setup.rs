@@ -16,27 +16,40 @@ use super::{BASE, MIB, Pool, Record, SECTOR, unavailable};
 use crate::driver::dm::{Device, DeviceMapper};
 use crate::driver::filesystem::{self, Mounting};
 use crate::driver::thin::{Health, ThinPool};
-use crate::driver::{quota, sys};
-use crate::options::{Backing, Options};
+use crate::driver::{quota, sys, volumes};
+use crate::options::{Backing, Options, size as told};
 
 /// What is looked at, or made empty, at the beginning of a device: signatures of file systems and partitions stand
 /// there, that of btrfs at 64 KiB.
 const START: usize = 2 << 20;
 
+/// Why a pool is not taken.
+const TAKEN: &str = "it holds volumes of somebody, and only an empty one is taken";
+
 /// The pool of a root, which is made where there is none. The caller holds the lock.
 pub(crate) fn set_up(root: &Path, options: &Options) -> Result<Pool> {
     match Record::read(root)? {
-        Some(record) if record.ready => Pool::open(root, record, options),
-        Some(record) if record.is_what_is_asked(options)? => go_on(root, record, options, true),
-        unfinished => {
-            if let Some(record) = unfinished {
-                give_up(root, record, options)?;
-            }
-            let record = intend(root, options)?;
-            failpoint::hit("devmapper.pool.recorded").map_err(Error::io(|| "make a pool"))?;
-            go_on(root, record, options, false)
-        }
+        Some(record) if record.ready => return Pool::open(root, record, options),
+        Some(record) if record.is_what_is_asked(options)? => return make(root, record, options),
+        Some(record) => give_up(root, record, options, Given::Before)?,
+        None => {}
     }
+    let record = intend(root, options)?;
+    failpoint::hit("devmapper.pool.recorded").map_err(Error::io(|| "make a pool"))?;
+    let made = make(root, record, options);
+    if let (Err(_), Ok(Some(record))) = (&made, Record::read(root)) {
+        // Where this fails, too, the record stays, and the next call gives it up or goes on.
+        let _ = give_up(root, record, options, Given::Now);
+    }
+    made
+}
+
+/// When the devices of a pool were found empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    Now,
+    /// By a process that was killed, so somebody may have put something there since.
+    Before,
 }
 
 /// Fails with `Options` where a pool cannot be made on what the options name. Changes nothing.
@@ -65,28 +78,21 @@ fn intend(root: &Path, options: &Options) -> Result<Record> {
         base_size: options.base_size() / MIB * MIB,
         filesystem: options.filesystem(),
         quota: false,
+        begun: false,
         ready: false,
     };
     record.write(root)?;
     Ok(record)
 }
 
-fn go_on(root: &Path, record: Record, options: &Options, again: bool) -> Result<Pool> {
+/// Makes the pool of a record, or what is missing of it.
+fn make(root: &Path, record: Record, options: &Options) -> Result<Pool> {
     let _claim = claim(&record)?;
-    let made = make(root, record.clone(), options, again);
-    if made.is_err() && !again {
-        // Where this fails, too, the record stays, and the next call gives it up or goes on.
-        let _ = give_up(root, record, options);
-    }
-    made
-}
-
-fn make(root: &Path, record: Record, options: &Options, again: bool) -> Result<Pool> {
     if record.backing == Backing::Files {
         files(root, &record, options.file_size())?;
     }
     let mut pool = Pool::open(root, record, options)?;
-    let filled = fill(&mut pool, options, again);
+    let filled = fill(&mut pool, options);
     if filled.is_err() {
         let _ = pool.rest();
     }
@@ -134,13 +140,16 @@ fn blank(data: &Path, metadata: &Path, options: &Options) -> Result<()> {
     }
     let least = options.filesystem().smallest_pool();
     if data_size < least {
-        return refuse(format!("'{}' has {data_size} bytes; a pool needs {least}", data.display()));
+        return refuse(format!("'{}' has {}; a pool needs {}", data.display(), told(data_size), told(least)));
     }
     let least = metadata_for(data_size, options.block_size());
     if metadata_size < least {
         return refuse(format!(
-            "'{}' has {metadata_size} bytes; the metadata of {data_size} bytes of data needs {least}",
-            metadata.display()
+            "'{}' has {}; the metadata of {} of data needs {}",
+            metadata.display(),
+            told(metadata_size),
+            told(data_size),
+            told(least)
         ));
     }
     for path in [data, metadata] {
@@ -193,28 +202,24 @@ fn unused(name: &str, options: &Options) -> Result<u64> {
         return refuse(&format!("it is {}", status.health.told()));
     }
     if status.transaction != 0 || status.data.used != 0 {
-        return refuse("it holds volumes of somebody, and only an empty one is taken");
+        return refuse(TAKEN);
     }
     if options.block_size.is_some_and(|asked| asked.0 != block) {
-        return refuse(&format!("its blocks have {block} bytes: leave out 'block_size'"));
+        return refuse(&format!("its blocks have {}: leave out 'block_size'", told(block)));
     }
     Ok(block)
 }
 
-/// Makes the base volume. `again`: that was begun before.
-fn fill(pool: &mut Pool, options: &Options, again: bool) -> Result<()> {
+/// Makes the base volume.
+fn fill(pool: &mut Pool, options: &Options) -> Result<()> {
     let doing = || "make the base volume";
-    let transaction = pool.thin.status()?.transaction;
-    if transaction > 0 {
+    if pool.thin.status()?.transaction > 0 {
         // All that was left to do is to say so, where it was this root that raised it.
         pool.recognise()?;
     } else {
-        if again {
-            pool.thin.deactivate(BASE)?;
-            pool.thin.delete(BASE).map_err(Error::io(doing))?;
-        }
+        begin(pool)?;
         pool.grow(pool.record.base_size.min(256 * MIB), options.file_size())?;
-        pool.thin.make(BASE).map_err(|e| somebodys(pool, e))?;
+        pool.thin.make(BASE).map_err(Error::io(doing))?;
         failpoint::hit("devmapper.base.made").map_err(Error::io(doing))?;
         let prezeroed = pool.thin.zeroes_blocks().map_err(Error::io(doing))?;
         let empty = |device: &Device| make_empty(pool, &device.node(), options, prezeroed);
@@ -229,14 +234,26 @@ fn fill(pool: &mut Pool, options: &Options, again: bool) -> Result<()> {
     pool.record.write(&pool.root)
 }
 
-fn somebodys(pool: &Pool, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::Options(format!(
-            "the pool '{}' cannot be used: it holds volumes of somebody, and only an empty one is taken",
-            pool.thin.name()
-        )),
-        _ => Error::io(|| "make the base volume")(error),
+/// Records that the base volume is about to be made, or deletes what was made of it before. Fails with `Options` where there
+/// is one that somebody else made.
+fn begin(pool: &mut Pool) -> Result<()> {
+    if pool.record.begun {
+        return unmake(pool);
     }
+    match pool.thin.with_active(BASE, pool.record.base_size, |_| Ok(())) {
+        Err(error) if volumes::is_lacking(&error) => {}
+        Err(error) => return Err(error),
+        Ok(()) => {
+            return Err(Error::Options(format!("the pool '{}' cannot be used: {TAKEN}", pool.thin.name())));
+        }
+    }
+    pool.record.begun = true;
+    pool.record.write(&pool.root)
+}
+
+fn unmake(pool: &Pool) -> Result<()> {
+    pool.thin.deactivate(BASE)?;
+    pool.thin.delete(BASE).map_err(Error::io(|| "delete a base volume that is not finished"))
 }
 
 /// Makes the empty file system. Returns whether it keeps quotas.
@@ -270,31 +287,28 @@ fn make_empty(pool: &Pool, node: &Path, options: &Options, prezeroed: bool) -> R
 }
 
 /// Takes away what was made of a pool that is not ready.
-fn give_up(root: &Path, record: Record, options: &Options) -> Result<()> {
-    let backing = record.backing.clone();
-    // Where it cannot be had, such as since a device is gone, nothing is on it that anybody misses.
+fn give_up(root: &Path, record: Record, options: &Options, given: Given) -> Result<()> {
+    let (backing, begun) = (record.backing.clone(), record.begun);
+    let doing = || "give up a pool";
+    // Where it cannot be had, such as since a device is gone, there is nothing to take away.
     if let Ok(pool) = Pool::open(root, record, options) {
-        let doing = || "give up a pool";
-        let unused = pool.thin.status()?.transaction == 0;
-        if unused {
-            pool.thin.deactivate(BASE)?;
-            pool.thin.delete(BASE).map_err(Error::io(doing))?;
+        let is_ours = begun && pool.thin.status()?.transaction == 0;
+        if is_ours {
+            unmake(&pool)?;
         }
         pool.rest()?;
-        if let (true, Backing::Devices { data, metadata }) = (unused, &backing) {
+        if let (true, Given::Now, Backing::Devices { data, metadata }) = (is_ours, given, &backing) {
             for device in [data, metadata] {
                 empty(device).map_err(Error::io(doing))?;
             }
         }
     }
-    let mut leftovers = vec!["pool"];
-    if backing == Backing::Files {
-        leftovers.extend(["data", "metadata"]);
-    }
-    for name in leftovers.into_iter().rev() {
+    let leftovers: &[&str] =
+        if backing == Backing::Files { &["data", "metadata", "pool"] } else { &["pool"] };
+    for name in leftovers {
         match fs::remove_file(root.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.map_err(Error::io(|| "give up a pool"))?,
+            removed => removed.map_err(Error::io(doing))?,
         }
     }
     Ok(())
