@@ -94,6 +94,10 @@ fn main() -> ExitCode {
         share();
         Ok(())
     }));
+    trials.push(Trial::test("what-is-open-is-given-up-later", || {
+        give_up_later();
+        Ok(())
+    }));
     trials.push(Trial::test("every-failpoint-of-the-source-has-a-case", || {
         let tested: BTreeSet<String> = CRASHES.iter().map(|crash| crash.point.to_owned()).collect();
         let mut points = BTreeSet::new();
@@ -189,6 +193,28 @@ fn share() {
     assert_eq!(listed(&store), ["base", "top"]);
     assert_eq!(read(&store, dir, &base()), CONTENT);
     holds_what_is_recorded(dir);
+}
+
+/// The volume of a layer that was not finished is open when the root is opened again.
+fn give_up_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("root")).unwrap();
+    prepare(&common::open(dir, &[]), dir);
+    let died = child("create", dir).env(failpoint::VARIABLE, "devmapper.settle.limited").status();
+    assert_eq!(died.unwrap().signal(), Some(libc::SIGABRT));
+    let volume = observed::recorded(dir, "pending").first().copied().unwrap();
+    let device = fs::File::open(observed::device(dir, volume)).unwrap();
+    let store = common::open(dir, &[]);
+    assert_eq!(listed(&store), ["base", "top"]);
+    works(&store, dir, "new", true);
+    assert_eq!(observed::recorded(dir, "removing"), [volume].into());
+    drop(device);
+    store.driver().status().unwrap();
+    assert_eq!(observed::recorded(dir, "removing"), BTreeSet::new());
+    holds_what_is_recorded(dir);
+    drop(store);
+    common::open(dir, &[]).driver().status().unwrap();
 }
 
 /// A layer comes and goes as if nothing had happened.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use common::devices::{Disk, MIB, Mapped};
 use common::{Place, id, observed, open, try_open};
 use mica_core::{Begun, Committed, Error, Layer, LayerOptions, MountOptions, Store};
 
@@ -149,6 +150,26 @@ fn metadata_that_were_emptied_or_cut_off_are_told_and_never_made_anew() {
     }
     meanwhile(&mut place, |_| fs::write(&metadata, &whole).unwrap()).unwrap();
     assert_eq!(read(&place, &base).unwrap(), "content");
+}
+
+#[test]
+fn what_the_pool_could_not_write_has_not_happened() {
+    let disks = tempfile::tempdir().unwrap();
+    let (data, below) = (Disk::new(disks.path(), "d", 128 * MIB), Disk::new(disks.path(), "m", 4 * MIB));
+    let whole = format!("{} 0", below.name());
+    let metadata = Mapped::new("mica-test-metadata", 4 * MIB, "linear", &whole);
+    let place = Place::new(&[("data", data.name()), ("metadata", metadata.node.to_str().unwrap())]);
+    let base = place.layer("base", None, file);
+    metadata.load(&[(4 * MIB, "flakey", &format!("{whole} 0 60 1 error_writes"))]);
+    place.store.sync([&base]).unwrap_err();
+    place.store.create(id("lost"), None, &LayerOptions::default()).unwrap_err();
+    metadata.load(&[(4 * MIB, "linear", &whole)]);
+    assert_eq!(place.store.driver().list().unwrap(), [id("base")]);
+    place.store.sync([&base]).unwrap();
+    place.layer("lost", Some(&base), file);
+    assert_eq!(read(&place, &base).unwrap(), "content");
+    assert_eq!(observed::recorded(place.dir.path(), "pending"), BTreeSet::new());
+    drop(place);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use mica_core::{Error, Result};
 
 use super::pool::{BASE, Pool};
-use super::records::{Layer, Records};
+use super::records::Records;
 use super::thin::Health;
 
 /// Fails with `Corrupt` where pool and records cannot be of the same moment. The caller holds the lock.
@@ -47,7 +47,7 @@ pub(crate) fn free_leaked(pool: &Pool, records: &Records) -> Result<()> {
         return Ok(());
     };
     let named: HashSet<u32> = named.into_iter().chain([BASE]).collect();
-    for volume in found.volumes.iter().filter(|volume| !named.contains(volume)) {
+    for volume in found.iter().filter(|volume| !named.contains(volume)) {
         pool.thin.delete(*volume).map_err(Error::io(|| {
             format!("delete volume {volume} of the pool '{}', which is no layer's", pool.thin.name())
         }))?;
@@ -69,11 +69,12 @@ fn ends(records: &Records) -> Result<Option<Ends>> {
         let layers =
             records.layers()?.into_iter().map(|(id, layer)| (layer.transaction, format!("layer '{id}'")));
         let deleted = records.leaving()?.into_iter().chain(records.newest_deleted()?);
-        let deleted = deleted.map(|layer: Layer| (layer.transaction, "a layer that is deleted".to_owned()));
+        let deleted =
+            deleted.filter_map(|layer| Some((layer.made_by()?, "a layer that is deleted".to_owned())));
         let base = (u64::from(BASE), "the base volume".to_owned());
         let (made, named) =
             layers.chain(deleted).fold(base, |most, one| if one.0 > most.0 { one } else { most });
-        let intended = records.intended()?.into_iter().filter_map(|(_, layer)| layer.is_to_stay());
+        let intended = records.intended()?.into_iter().filter_map(|(_, layer)| layer.made_by());
         Ok(Ends { made, named, newest: intended.fold(made, u64::max) })
     };
     readable(read())

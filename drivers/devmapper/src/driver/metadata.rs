@@ -16,16 +16,8 @@ const MOST_LEVELS: u8 = 8;
 const LEAF: u32 = 2;
 const HEADER: usize = 32;
 
-/// A pool as its metadata has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Metadata {
-    pub(crate) transaction: u64,
-    /// In order.
-    pub(crate) volumes: Vec<u32>,
-}
-
-/// Reads the metadata of a pool that is not active; `None` where there is none.
-pub(crate) fn read(path: &Path) -> io::Result<Option<Metadata>> {
+/// The volumes of a pool that is not active, in order; `None` where this is no metadata.
+pub(crate) fn volumes(path: &Path) -> io::Result<Option<Vec<u32>>> {
     let file = File::open(path)?;
     if file.metadata()?.file_type().is_block_device() {
         sys::forget(&file)?;
@@ -36,7 +28,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Metadata>> {
     }
     let mut volumes = Vec::new();
     collect(&file, superblock.long(328), MOST_LEVELS, &mut volumes)?;
-    Ok(Some(Metadata { transaction: superblock.long(48), volumes }))
+    Ok(Some(volumes))
 }
 
 /// Adds the keys of the tree of volumes below a block.
@@ -100,7 +92,6 @@ mod tests {
     fn superblock(root: u64) -> Vec<u8> {
         let mut block = vec![0; BLOCK];
         put(&mut block, 32, MAGIC);
-        put(&mut block, 48, 7);
         put(&mut block, 328, root);
         block
     }
@@ -123,13 +114,12 @@ mod tests {
         let leaves = [node(2, LEAF, 126, &[(1, 0), (3, 0)]), node(3, LEAF, 126, &[(9, 0)])];
         let [first, second] = leaves;
         let file = file(&[superblock(1), node(1, 1, 252, &[(1, 2), (9, 3)]), first, second]);
-        let metadata = read(file.path()).unwrap().unwrap();
-        assert_eq!(metadata, Metadata { transaction: 7, volumes: vec![1, 3, 9] });
+        assert_eq!(volumes(file.path()).unwrap().unwrap(), [1, 3, 9]);
     }
 
     #[test]
     fn what_is_no_metadata_is_none() {
-        assert_eq!(read(file(&[vec![0; BLOCK]]).path()).unwrap(), None);
+        assert_eq!(volumes(file(&[vec![0; BLOCK]]).path()).unwrap(), None);
     }
 
     #[test]
@@ -138,9 +128,9 @@ mod tests {
         let elsewhere = node(5, LEAF, 126, &[]);
         let many = node(1, LEAF, 0, &[(1, 1)]);
         for damaged in [circle, elsewhere, many] {
-            assert!(read(file(&[superblock(1), damaged]).path()).is_err());
+            assert!(volumes(file(&[superblock(1), damaged]).path()).is_err());
         }
-        assert!(read(file(&[superblock(u64::MAX)]).path()).is_err());
-        assert!(read(file(&[superblock(7)]).path()).is_err());
+        assert!(volumes(file(&[superblock(u64::MAX)]).path()).is_err());
+        assert!(volumes(file(&[superblock(7)]).path()).is_err());
     }
 }

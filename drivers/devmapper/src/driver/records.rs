@@ -56,8 +56,8 @@ impl Layer {
         Self { volume, transaction: NEVER, committed: false, ..self.clone() }
     }
 
-    /// The transaction that made it, or is to; `None` for a copy that is to be deleted again.
-    pub(crate) fn is_to_stay(&self) -> Option<u64> {
+    /// The transaction that made it, or is to; `None` for what is only to be deleted again.
+    pub(crate) fn made_by(&self) -> Option<u64> {
         Some(self.transaction).filter(|transaction| *transaction != NEVER)
     }
 }
@@ -125,6 +125,11 @@ impl Records {
         durable::sync_dir(&self.root.join("layers"))
     }
 
+    /// An intended layer is to be given up, but the pool cannot delete its volume now.
+    pub(crate) fn postpone(&self, layer: &Layer) -> io::Result<()> {
+        write(&self.leaving_at(layer), &layer.passing(layer.volume))
+    }
+
     /// The layers that are being deleted.
     pub(crate) fn leaving(&self) -> Result<Vec<Layer>> {
         Ok(self.read_all("removing")?.into_iter().map(|(_, layer)| layer).collect())
@@ -134,7 +139,7 @@ impl Records {
     pub(crate) fn forget(&self, layer: &Layer) -> Result<()> {
         let path = self.leaving_at(layer);
         let known = self.newest_deleted()?.map_or(0, |newest| newest.transaction);
-        let done = match layer.transaction > known {
+        let done = match layer.made_by().is_some_and(|transaction| transaction > known) {
             true => fs::rename(&path, self.root.join(NEWEST)),
             false => remove(&path),
         };

@@ -165,9 +165,19 @@ impl ThinPool {
         sum().map_err(Error::io(|| self.doing("look at the volumes of")))
     }
 
-    /// Makes an empty volume. The kernel has it on disk when this returns, as with every message.
+    /// Sends a message, and returns when what it does is on disk.
+    fn message(&self, message: &str) -> io::Result<()> {
+        self.dm.message(&self.name, message)?;
+        // The kernel writes the metadata then, and tells nobody who asked whether it could.
+        match self.status().map_err(io::Error::other)?.health.takes_changes() {
+            true => Ok(()),
+            false => Err(io::Error::other("the metadata of the pool cannot be written")),
+        }
+    }
+
+    /// Makes an empty volume.
     pub(crate) fn make(&self, volume: u32) -> io::Result<()> {
-        self.dm.message(&self.name, &format!("create_thin {volume}"))
+        self.message(&format!("create_thin {volume}"))
     }
 
     /// Makes a volume with the content of another. Who writes to that waits meanwhile, and `writes` says what is sure
@@ -179,24 +189,24 @@ impl ThinPool {
             Some(_) => {
                 let still = self.dm.suspend(&name, writes)?;
                 failpoint::hit("devmapper.snapshot.suspended")?;
-                let made = self.dm.message(&self.name, &message);
+                let made = self.message(&message);
                 let resumed = still.resume();
                 made.and(resumed)
             }
-            None => self.dm.message(&self.name, &message),
+            None => self.message(&message),
         }
     }
 
     /// Deletes a volume that is not active. One that is not there counts as deleted.
     pub(crate) fn delete(&self, volume: u32) -> io::Result<()> {
-        match self.dm.message(&self.name, &format!("delete {volume}")) {
+        match self.message(&format!("delete {volume}")) {
             Err(e) if e.raw_os_error() == Some(libc::ENODATA) => Ok(()),
             answer => answer,
         }
     }
 
     pub(crate) fn set_transaction(&self, was: u64, is: u64) -> io::Result<()> {
-        self.dm.message(&self.name, &format!("set_transaction_id {was} {is}"))
+        self.message(&format!("set_transaction_id {was} {is}"))
     }
 
     /// Makes a device of a volume, where it is none yet. The caller holds the lock.

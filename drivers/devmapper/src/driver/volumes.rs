@@ -62,7 +62,7 @@ pub(crate) fn make(
     };
     if let Err(error) = made() {
         // What cannot be undone now is undone by the next call, since the intent stays.
-        let _ = roll_back(pool, records, id, volume_of(transaction));
+        let _ = roll_back(pool, records, id, &layer);
         return Err(error);
     }
     failpoint::hit("devmapper.create.raised").map_err(Error::io(doing))?;
@@ -82,13 +82,14 @@ pub(crate) fn with_copy<T>(
     let doing = || format!("copy layer '{id}' for a moment");
     let (_, transaction) = next_transaction(pool, records)?;
     let copy = volume_of(transaction);
-    records.intend(id, &layer.passing(copy))?;
+    let passing = layer.passing(copy);
+    records.intend(id, &passing)?;
     let made = || {
         pool.thin.snapshot(copy, layer.volume, writes).map_err(Error::io(doing))?;
         failpoint::hit("devmapper.changes.copied").map_err(Error::io(doing))
     };
     let done = made().and_then(|()| work(copy));
-    let undone = roll_back(pool, records, id, copy);
+    let undone = roll_back(pool, records, id, &passing);
     done.and_then(|done| undone.map(|()| done))
 }
 
@@ -122,10 +123,14 @@ pub(crate) fn recover(pool: &Pool, records: &Records) -> Result<()> {
         pool.thin.resume_all()?;
     }
     for (id, layer) in intended {
-        if layer.transaction <= status.transaction {
-            records.establish(&id).map_err(Error::io(|| format!("recover layer '{id}'")))?;
+        let doing = || format!("recover layer '{id}'");
+        if layer.transaction > status.transaction {
+            roll_back(pool, records, &id, &layer)?;
+        } else if records.exists(&id) {
+            // The intent came back with a power cut.
+            records.give_up(&id).map_err(Error::io(doing))?;
         } else {
-            roll_back(pool, records, &id, layer.volume)?;
+            records.establish(&id).map_err(Error::io(doing))?;
         }
     }
     for layer in leaving {
@@ -139,21 +144,29 @@ pub(crate) fn recover(pool: &Pool, records: &Records) -> Result<()> {
     Ok(())
 }
 
-fn roll_back(pool: &Pool, records: &Records, id: &LayerId, volume: u32) -> Result<()> {
+fn roll_back(pool: &Pool, records: &Records, id: &LayerId, layer: &Layer) -> Result<()> {
     let doing = || format!("give up layer '{id}'");
-    pool.thin.deactivate(volume)?;
-    pool.thin.delete(volume).map_err(Error::io(doing))?;
+    pool.thin.deactivate(layer.volume)?;
+    match pool.thin.delete(layer.volume) {
+        // A process that was killed may still be letting go of it, and udev may be looking at it: it is deleted later.
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            records.postpone(layer).map_err(Error::io(doing))?;
+        }
+        deleted => deleted.map_err(Error::io(doing))?,
+    }
     records.give_up(id).map_err(Error::io(doing))
 }
 
 /// The transaction id of the pool, and the one that makes the next volume: the first whose number nobody has.
 fn next_transaction(pool: &Pool, records: &Records) -> Result<(u64, u64)> {
     let is = pool.thin.status()?.transaction;
-    if is < u64::from(MAX_VOLUME) {
-        return Ok((is, is + 1));
-    }
-    // The numbers begin again.
-    let taken: HashSet<u32> = records.volumes()?.into_iter().collect();
+    let taken: HashSet<u32> = if is < u64::from(MAX_VOLUME) {
+        // Only what was given up, and could not be deleted yet, has a number that is to come.
+        records.leaving()?.into_iter().map(|layer| layer.volume).collect()
+    } else {
+        // The numbers begin again.
+        records.volumes()?.into_iter().collect()
+    };
     let full = || Error::Full { what: "the pool".to_owned(), limit: format!("{MAX_VOLUME} volumes") };
     Ok((is, first_free(is, &taken).ok_or_else(full)?))
 }
@@ -236,9 +249,9 @@ mod tests {
     #[test]
     fn numbers_that_begin_again_pass_over_those_of_layers() {
         let last = u64::from(MAX_VOLUME);
-        let first_free = |is, taken: &[u32]| super::first_free(is, &taken.iter().copied().collect());
-        assert_eq!(first_free(last, &[]), Some(last + 3));
-        assert_eq!(first_free(last, &[2, 3, 5]), Some(last + 5));
-        assert_eq!(first_free(last + 4, &[2, 3, 5]), Some(last + 7));
+        let next = |is, taken: &[u32]| first_free(is, &taken.iter().copied().collect());
+        assert_eq!(next(last, &[]), Some(last + 3));
+        assert_eq!(next(last, &[2, 3, 5]), Some(last + 5));
+        assert_eq!(next(last + 5, &[2, 3, 5]), Some(last + 7));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The loop devices on files below a directory, and the devices of the pool of the root in it.
@@ -21,6 +21,15 @@ pub(crate) fn devices(dir: &Path) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// The node of a volume that is active.
+pub(crate) fn device(dir: &Path, volume: u64) -> PathBuf {
+    let name = format!("mica-{}-{volume}\n", &uuid(dir).unwrap()[..8]);
+    let blocks = fs::read_dir("/sys/block").unwrap().flatten();
+    let mut named =
+        blocks.filter(|block| fs::read_to_string(block.path().join("dm/name")).is_ok_and(|is| is == name));
+    Path::new("/dev").join(named.next().unwrap().file_name())
 }
 
 /// The volumes of a pool on files that is not active, as its metadata has them.
