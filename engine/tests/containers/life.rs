@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Answer, each_runtime, either_runtime, eventually, kill, once};
+use crate::bed::{Answer, each, each_runtime, either_runtime, eventually, kill, once};
 
 #[test]
 fn the_exit_status_is_the_containers_own() {
@@ -38,6 +38,22 @@ fn to_start_what_cannot_be_executed_is_status_1() {
             bed.fails(1, &["start", "-a", name]);
             assert_eq!(bed.field(name, "{{.State.Status}}"), "created");
         }
+    });
+}
+
+#[test]
+fn inspect_tells_where_a_driver_keeps_an_image_and_a_container_that_was_never_started() {
+    each(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "true"]);
+        let data = |name: &str| bed.field(name, "{{json .GraphDriver.Data}}");
+        let of_image: serde_json::Value = serde_json::from_str(&data("busybox")).unwrap();
+        let of_container: serde_json::Value = serde_json::from_str(&data("c")).unwrap();
+        let keys = |value: &serde_json::Value| value.as_object().unwrap().len();
+        // Beside `MergedDir`, which every container has.
+        assert!(keys(&of_image) > 0 && keys(&of_container) > 1, "{of_image} {of_container}");
+        let dirs = [&of_image, &of_container].map(|value| value["UpperDir"].as_str());
+        assert!(dirs.iter().flatten().all(|dir| std::path::Path::new(dir).is_dir()), "{dirs:?}");
+        assert!(dirs[0] != dirs[1] || dirs[0].is_none(), "{dirs:?}");
     });
 }
 
