@@ -259,6 +259,21 @@ impl Devmapper {
         })
     }
 
+    /// Deletes a layer that has no device.
+    fn delete(&self, pool: &Pool, id: &LayerId) -> Result<()> {
+        let layer = match volumes::take_away(&self.records, id) {
+            // Somebody else has removed it meanwhile.
+            Err(Error::NotFound { .. }) => return Ok(()),
+            layer => layer?,
+        };
+        failpoint::hit("devmapper.remove.taken").map_err(Error::io(|| format!("remove layer '{id}'")))?;
+        match space::discard(pool, &layer, &self.options) {
+            Err(error) if volumes::is_lacking(&error) => {}
+            discarded => discarded?,
+        }
+        volumes::finish(pool, &self.records, &layer)
+    }
+
     fn mounting(&self, pool: &Pool, node: &Path, read_only: bool) -> Mounts {
         pool.record.filesystem.mount(&Mounting {
             node,
@@ -397,26 +412,18 @@ impl GraphDriver for Devmapper {
             Err(Error::NotFound { .. }) => return Ok(()),
             layer => layer?,
         };
-        let thin = self.change(|pool| {
+        let busy = self.change(|pool| {
             space::takes_deletions(pool)?;
             pool.thin.deactivate(layer.volume)?;
-            pool.thin.again()
+            if pool.thin.is_active(layer.volume)? {
+                return pool.thin.again().map(Some);
+            }
+            self.delete(pool, id).map(|()| None)
         })?;
+        let Some(thin) = busy else { return Ok(()) };
         // Not under the lock: whoever has the device open may need that to let go.
         thin.wait_until_inactive(layer.volume, || format!("layer '{id}'"))?;
-        self.change(|pool| {
-            let layer = match volumes::take_away(&self.records, id) {
-                // Somebody else has removed it meanwhile.
-                Err(Error::NotFound { .. }) => return Ok(()),
-                layer => layer?,
-            };
-            failpoint::hit("devmapper.remove.taken").map_err(Error::io(|| format!("remove layer '{id}'")))?;
-            match space::discard(pool, &layer, &self.options) {
-                Err(error) if volumes::is_lacking(&error) => {}
-                discarded => discarded?,
-            }
-            volumes::finish(pool, &self.records, &layer)
-        })
+        self.change(|pool| self.delete(pool, id))
     }
 
     fn list(&self) -> Result<Vec<LayerId>> {
