@@ -26,6 +26,7 @@ mod leftovers;
 mod members;
 mod mounted;
 mod outcome;
+mod patience;
 mod room;
 mod script;
 mod sys;

@@ -82,7 +82,7 @@ fn fail_all(bench: &Bench<'_>, committed: &impl Holds) {
 fn before_and_after(bench: &Bench<'_>) -> Verdict<(Leftovers, Leftovers)> {
     whole_life(bench)?;
     let before = bench.leftovers()?;
-    for _ in 0..3 {
+    for _ in 0..2 {
         whole_life(bench)?;
     }
     Ok((before, bench.leftovers()?))

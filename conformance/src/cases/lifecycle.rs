@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mica_core::{Access, Chain, MountOptions};
+use mica_core::{Access, Chain, Layer, MountOptions, Writable};
 use rustix::io::Errno;
 
 use super::list;
@@ -366,7 +366,8 @@ fn ids_do_not_collide(bench: Bench<'_>) -> Verdict {
         &almost,
     ];
     for name in names {
-        bench.layer(name, None, |tree| write(&tree.join("name"), name))?;
+        let layer = bench.create(name, None)?;
+        bench.edit(&layer, |tree| write(&tree.join("name"), name))?;
     }
     let mut sorted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     sorted.sort();
@@ -374,7 +375,7 @@ fn ids_do_not_collide(bench: Bench<'_>) -> Verdict {
     let listed = bench.listed()?;
     ensure!(listed == sorted, "the list is {listed:?}, expected {sorted:?}");
     for name in names {
-        let layer = mica_core::Layer::<mica_core::Committed>::recorded(id(name), Vec::new());
+        let layer = Layer::<Writable>::recorded(id(name), Vec::new());
         let text = bench.look(&layer, |tree| read(&tree.join("name")))?;
         ensure!(text == name, "layer '{name}' holds what '{text}' was given");
     }

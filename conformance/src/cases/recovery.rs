@@ -9,6 +9,7 @@ use super::list;
 use crate::bench::{Bench, How, id};
 use crate::files::{append, mkdir, read, remove, write};
 use crate::outcome::{Doing, Stop, Verdict, ensure, refused};
+use crate::patience::Patience;
 use crate::sys::{self, Child, Traced};
 use crate::tree::{Snapshot, Times};
 
@@ -220,7 +221,8 @@ fn busy(bench: &Bench<'_>, base: &Layer<Committed>) -> Verdict<(Child, std::io::
 fn crash_among_removals(bench: Bench<'_>) -> Verdict {
     let (base, shown) = synced_base(&bench, 20)?;
     let mut bench = bench;
-    for rounds in 3..15 {
+    let mut patience = Patience::at_least(4);
+    for rounds in (3..15).take_while(|_| patience.lasts()) {
         let (child, mut reader) = busy(&bench, &base)?;
         let mut told = vec![0; rounds];
         reader
@@ -271,7 +273,8 @@ fn crash_at_any_moment(bench: Bench<'_>) -> Verdict {
     };
     let mut bench = after_crash(bench, &["base", "copied"])?;
     let before = bench.leftovers()?;
-    for step in (0..steps).step_by(steps.div_ceil(CRASHES).max(1)) {
+    let mut patience = Patience::at_least(12);
+    for step in coarse_to_fine(steps).into_iter().take_while(|_| patience.lasts()) {
         let at = |stop: Stop| stop.within(format!("after a crash before change {step} of {steps}"));
         old(&bench, &base)?;
         sys::kill_at_step(step, work).doing(|| "trace a process")?;
@@ -290,6 +293,18 @@ fn crash_at_any_moment(bench: Bench<'_>) -> Verdict {
         bench.leftovers()?.expect_none_since(&before).map_err(at)?;
     }
     Ok(())
+}
+
+/// The steps to crash at, first some from the whole, then those in between.
+fn coarse_to_fine(steps: usize) -> Vec<usize> {
+    let apart = steps.div_ceil(CRASHES).max(1);
+    let strides = [16, 8, 4, 2, 1].map(|stride| stride * apart);
+    let mut order: Vec<usize> = Vec::new();
+    for stride in strides {
+        let finer: Vec<usize> = (0..steps).step_by(stride).filter(|step| !order.contains(step)).collect();
+        order.extend(finer);
+    }
+    order
 }
 
 /// A committed layer that the process is to remove.

@@ -57,7 +57,7 @@ fn file_updates(bench: Bench<'_>) -> Verdict {
         write(&tree.join("etc/hosts"), "127.0.0.1 localhost")?;
         write(&tree.join("etc/profile"), "PATH=/usr/bin")
     })?;
-    for round in 0..5 {
+    for round in 0..3 {
         twin.layer(|tree| {
             append(&tree.join("etc/profile"), &format!("\nPATH=$PATH:/{round}"))?;
             patch(&tree.join("etc/hosts"), 0, round.to_string().as_bytes())
@@ -93,6 +93,11 @@ pub(super) fn below(depth: usize) -> PathBuf {
     (0..=depth).map(|level| format!("d{level}")).collect()
 }
 
+/// Does something in a directory for each depth of [`below`].
+pub(super) fn at_each_depth(tree: &Path, change: impl Fn(&Path, usize) -> Verdict) -> Verdict {
+    (0..10).try_for_each(|depth| change(&tree.join(format!("depth-{depth}")), depth))
+}
+
 /// Ten directories in each other, a file in each.
 pub(super) fn ten_deep(tree: &Path) -> Verdict {
     mkdir(&tree.join(below(9)))?;
@@ -100,16 +105,16 @@ pub(super) fn ten_deep(tree: &Path) -> Verdict {
 }
 
 fn directory_recreated_at_depth(bench: Bench<'_>) -> Verdict {
-    for depth in 0..10 {
-        let mut twin = bench.twin(&format!("depth-{depth}"))?;
-        twin.layer(ten_deep)?;
-        twin.layer(|tree| remove(&tree.join(below(depth))))?;
-        twin.layer(|tree| {
+    let mut twin = bench.twin("depths")?;
+    twin.layer(|tree| at_each_depth(tree, |tree, _| ten_deep(tree)))?;
+    twin.layer(|tree| at_each_depth(tree, |tree, depth| remove(&tree.join(below(depth)))))?;
+    twin.layer(|tree| {
+        at_each_depth(tree, |tree, _| {
             mkdir(&tree.join(below(9)))?;
             write(&tree.join(below(9)).join("new"), "new")
-        })?;
-    }
-    Ok(())
+        })
+    })
+    .map(drop)
 }
 
 fn deleted_files(bench: Bench<'_>) -> Verdict {
@@ -149,21 +154,20 @@ fn kinds_replace_each_other(bench: Bench<'_>) -> Verdict {
         write(&path.join("sub/file"), "in a directory")
     };
     let kinds: [Make; 3] = [|path| write(path, "a file"), directory, |path| symlink("nowhere", path)];
+    // Each name goes through the kinds in an order of its own, one of them in each layer.
+    let orders = [[0, 1, 2, 0], [0, 2, 1, 2], [1, 0, 2, 1], [1, 2, 0, 2], [2, 0, 1, 0], [2, 1, 0, 1]];
     let mut twin = bench.twin("kinds")?;
-    twin.layer(|_| Ok(()))?;
-    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 1]] {
-        for kind in order {
-            twin.layer(|tree| {
-                for name in ["one", "two"] {
-                    let path = tree.join(name);
-                    if fs::symlink_metadata(&path).is_ok() {
-                        remove(&path)?;
-                    }
-                    kinds[kind](&path)?;
+    for layer in 0..4 {
+        twin.layer(|tree| {
+            for (name, order) in orders.iter().enumerate() {
+                let path = tree.join(name.to_string());
+                if layer > 0 {
+                    remove(&path)?;
                 }
-                Ok(())
-            })?;
-        }
+                kinds[order[layer]](&path)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }

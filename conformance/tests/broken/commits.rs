@@ -141,7 +141,6 @@ caught! {
     ];
     empty_bases_that_are_closed: ClosesEmptyBases => [
         "create-empty",
-        "kinds-replace-each-other",
         "root-attributes",
         "root-is-inherited",
     ];

@@ -47,7 +47,7 @@ struct RemovesWithRoom;
 
 impl Fault for RemovesWithRoom {
     fn remove(&self, plain: &Plain, id: &LayerId) -> Result<()> {
-        let note = plain.aside_dir().with_file_name("note");
+        let note = plain.aside_dir().with_file_name(format!("note-{id:.100}"));
         fs::write(&note, [b'x'; 4096]).map_err(Error::io(|| format!("note that '{id}' is removed")))?;
         plain.remove(id)?;
         fs::remove_file(note).map_err(Error::io(|| "remove a note"))
