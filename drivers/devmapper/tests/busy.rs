@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,14 +68,11 @@ fn others_work_while_a_removal_waits() {
 fn a_device_that_is_let_go_of_goes() {
     let place = Place::new(&[]);
     let (_, holder) = held(&place);
-    assert_ne!(observed::devices(place.dir.path()), BTreeSet::new());
     drop(holder);
-    // The kernel removes it in its own time, and the pool under it goes with the next call.
+    // The kernel removes it in its own time, and the pool under it goes with the call that comes then.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while observed::devices(place.dir.path()).len() > 3 {
+    while !observed::devices(place.dir.path()).is_empty() {
         assert!(Instant::now() < deadline, "{:?}", observed::devices(place.dir.path()));
-        std::thread::yield_now();
+        place.store.driver().status().unwrap();
     }
-    place.store.driver().status().unwrap();
-    assert_eq!(observed::devices(place.dir.path()), BTreeSet::new());
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{id, observed};
 use libtest_mimic::{Arguments, Trial};
@@ -35,6 +36,7 @@ const CRASHES: &[Crash] = &[
     crash("first", "devmapper.pool.recorded", &[]),
     crash("first", "devmapper.pool.attached", &[]),
     crash("first", "devmapper.pool.active", &[]),
+    crash("first", "devmapper.base.begun", &[]),
     crash("first", "devmapper.base.made", &[]),
     crash("first", "devmapper.base.filled", &[]),
     crash("first", "devmapper.base.recorded", &[]),
@@ -149,7 +151,7 @@ fn survive(crash: &Crash, seen: bool) {
         held.close().unwrap();
         drop(holder);
     }
-    assert_eq!(observed::devices(dir), BTreeSet::new(), "left active");
+    observed::rests(dir);
     for part in ["pending", "removing"] {
         assert_eq!(observed::recorded(dir, part), BTreeSet::new(), "left in {part}");
     }
@@ -210,11 +212,14 @@ fn give_up_later() {
     works(&store, dir, "new", true);
     assert_eq!(observed::recorded(dir, "removing"), [volume].into());
     drop(device);
-    store.driver().status().unwrap();
+    // The kernel takes the device away in its own time, and the pool goes with the call that comes then.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !observed::devices(dir).is_empty() {
+        assert!(Instant::now() < deadline, "left active: {:?}", observed::devices(dir));
+        store.driver().status().unwrap();
+    }
     assert_eq!(observed::recorded(dir, "removing"), BTreeSet::new());
     holds_what_is_recorded(dir);
-    drop(store);
-    common::open(dir, &[]).driver().status().unwrap();
 }
 
 /// A layer comes and goes as if nothing had happened.

@@ -5,8 +5,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use common::devices::{Disk, MIB, Mapped};
 use common::{Place, id, observed, open, try_open};
@@ -64,11 +65,39 @@ fn a_pool_that_is_older_than_a_layer_is_refused_and_left_alone() {
     let later = place.layer("later", Some(&base), file);
     let new = fs::read(&metadata).unwrap();
     let opened = meanwhile(&mut place, |_| fs::write(&metadata, &old).unwrap());
-    damaged(opened, &["'later'", "older"]);
+    damaged(opened, &["'later'", "older", "--transaction-id 3"]);
     assert_eq!(fs::read(&metadata).unwrap(), old);
-    assert_eq!(observed::devices(place.dir.path()), BTreeSet::new());
+    observed::rests(place.dir.path());
     meanwhile(&mut place, |_| fs::write(&metadata, &new).unwrap()).unwrap();
     assert_eq!(read(&place, &later).unwrap(), "content");
+}
+
+/// As `thin_repair` writes it when it is told which transaction it is to be at.
+fn repaired(metadata: &Path, transaction: u64) {
+    let aside = metadata.with_extension("aside");
+    File::create(&aside).unwrap().set_len(fs::metadata(metadata).unwrap().len()).unwrap();
+    let mut repair = Command::new("thin_repair");
+    repair.args(["--transaction-id", &transaction.to_string(), "-i"]).arg(metadata).arg("-o").arg(&aside);
+    assert!(repair.status().unwrap().success());
+    fs::rename(&aside, metadata).unwrap();
+}
+
+#[test]
+fn what_thin_repair_wrote_goes_on_without_what_it_lacks() {
+    let mut place = Place::new(&[]);
+    let base = place.layer("base", None, file);
+    let metadata = place.dir.path().join("root/metadata");
+    let old = fs::read(&metadata).unwrap();
+    let lost = place.layer("lost", Some(&base), file);
+    meanwhile(&mut place, |_| {
+        fs::write(&metadata, &old).unwrap();
+        repaired(&metadata, 3);
+    })
+    .unwrap();
+    damaged(read(&place, &lost), &["'lost'"]);
+    place.store.remove(lost.id()).unwrap();
+    place.layer("new", Some(&base), file);
+    assert_eq!(observed::volumes(place.dir.path()), [1, 2, 4].into());
 }
 
 #[test]
@@ -78,10 +107,16 @@ fn a_root_that_is_older_than_its_pool_is_refused_and_nothing_is_deleted() {
     let later = place.layer("later", Some(&base), file);
     let aside = place.dir.path().join("aside");
     let opened = meanwhile(&mut place, |place| fs::rename(record(place, "later"), &aside).unwrap());
-    damaged(opened, &["older", "another root"]);
+    damaged(opened, &["older", "another root", "--transaction-id 2"]);
     assert_eq!(observed::volumes(place.dir.path()), [1, 2, 3].into());
     meanwhile(&mut place, |place| fs::rename(&aside, record(place, "later")).unwrap()).unwrap();
     assert_eq!(read(&place, &later).unwrap(), "content");
+    meanwhile(&mut place, |place| {
+        fs::remove_file(record(place, "later")).unwrap();
+        repaired(&place.dir.path().join("root/metadata"), 2);
+    })
+    .unwrap();
+    assert_eq!(observed::volumes(place.dir.path()), [1, 2].into());
 }
 
 #[test]
@@ -146,7 +181,7 @@ fn metadata_that_were_emptied_or_cut_off_are_told_and_never_made_anew() {
         let opened = meanwhile(&mut place, |_| fs::write(&metadata, &damage).unwrap());
         damaged(opened, &["metadata"]);
         assert_eq!(fs::read(&metadata).unwrap(), damage);
-        assert_eq!(observed::devices(place.dir.path()), BTreeSet::new());
+        observed::rests(place.dir.path());
     }
     meanwhile(&mut place, |_| fs::write(&metadata, &whole).unwrap()).unwrap();
     assert_eq!(read(&place, &base).unwrap(), "content");
@@ -177,7 +212,7 @@ fn a_copy_of_a_root_is_refused_while_the_other_one_is_mounted() {
     let place = Place::new(&[]);
     let layer = place.create("layer", None);
     let copy = tempfile::tempdir().unwrap();
-    let copied = std::process::Command::new("cp")
+    let copied = Command::new("cp")
         .args(["-a", "--sparse=always"])
         .arg(place.dir.path().join("root"))
         .arg(copy.path())

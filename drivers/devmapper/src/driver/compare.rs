@@ -25,13 +25,14 @@ pub(crate) fn check(pool: &Pool, records: &Records, root: &Path) -> Result<()> {
     if is < made {
         return damaged(format!(
             "it is at transaction {is}, and {named} was made by {made}: an older state of it was put in place; put the \
-             newer one back"
+             newer one back, or, to go on without what it lacks, have thin_repair write it with '--transaction-id {made}'"
         ));
     }
     if is > newest {
         return damaged(format!(
             "it is at transaction {is}, and the layers of '{}' end with {newest}: another root uses it too, or this root is \
-             an older state; put the newer one back",
+             an older state; put the newer one back, or, to delete what this root does not know, have thin_repair write \
+             the pool's metadata with '--transaction-id {newest}'",
             root.display()
         ));
     }

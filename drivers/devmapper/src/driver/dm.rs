@@ -101,10 +101,21 @@ impl DeviceMapper {
         Ok(present(self.0.device_remove(&DevId::Name(self::name(name)?), options))?.is_some())
     }
 
+    /// Removes a device unless somebody has it open.
+    pub(crate) fn remove_unused(&self, name: &str) -> io::Result<()> {
+        match present(self.0.device_remove(&DevId::Name(self::name(name)?), DmOptions::private())) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+            removed => removed.map(drop),
+        }
+    }
+
     /// Has a device stay that was to go. `false`: it has gone.
     pub(crate) fn keep(&self, name: &str) -> io::Result<bool> {
-        Ok(present(self.0.target_msg(&DevId::Name(self::name(name)?), None, "@cancel_deferred_remove"))?
-            .is_some())
+        match present(self.0.target_msg(&DevId::Name(self::name(name)?), None, "@cancel_deferred_remove")) {
+            // It is going at this moment, and its name is free already.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
+            kept => kept.map(|kept| kept.is_some()),
+        }
     }
 
     /// Holds a device still until the value is dropped, whatever happens: who writes to it waits.

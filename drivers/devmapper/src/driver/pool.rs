@@ -211,13 +211,7 @@ impl Pool {
     pub(crate) fn wake(&self) -> Result<bool> {
         let name = self.thin.name();
         let doing = || format!("activate the pool '{name}'");
-        let mut found = self.thin.dm().find(name).map_err(Error::io(doing))?;
-        // It was put away while somebody had it open for a moment, such as udev.
-        if found.as_ref().is_some_and(|device| device.going && device.uuid == self.uuid())
-            && !self.thin.dm().keep(name).map_err(Error::io(doing))?
-        {
-            found = None;
-        }
+        let found = self.thin.dm().find(name).map_err(Error::io(doing))?;
         match (&self.record.backing, found) {
             (Backing::Pool { .. }, Some(_)) => Ok(false),
             (Backing::Pool { .. }, None) => Err(Error::Unavailable {
@@ -251,8 +245,10 @@ impl Pool {
             return Ok(());
         }
         match self.thin.dm().find(self.thin.name()).map_err(Error::io(doing))? {
+            // Never by a deferred removal: that forgets the name before the metadata is written, and the next call would
+            // make a second pool on the same files.
             Some(device) if device.users == 0 => {
-                self.thin.dm().remove(self.thin.name()).map(drop).map_err(Error::io(doing))
+                self.thin.dm().remove_unused(self.thin.name()).map_err(Error::io(doing))
             }
             _ => Ok(()),
         }

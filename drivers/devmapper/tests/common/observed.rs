@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The loop devices on files below a directory, and the devices of the pool of the root in it.
 pub(crate) fn devices(dir: &Path) -> BTreeSet<String> {
@@ -23,6 +26,15 @@ pub(crate) fn devices(dir: &Path) -> BTreeSet<String> {
     found
 }
 
+/// Fails unless all devices are gone. Where udev runs it may have one open for a moment longer.
+pub(crate) fn rests(dir: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !devices(dir).is_empty() {
+        assert!(Instant::now() < deadline, "left active: {:?}", devices(dir));
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The node of a volume that is active.
 pub(crate) fn device(dir: &Path, volume: u64) -> PathBuf {
     let name = format!("mica-{}-{volume}\n", &uuid(dir).unwrap()[..8]);
@@ -32,10 +44,13 @@ pub(crate) fn device(dir: &Path, volume: u64) -> PathBuf {
     Path::new("/dev").join(named.next().unwrap().file_name())
 }
 
-/// The volumes of a pool on files that is not active, as its metadata has them.
+/// The volumes of a pool on files that is not active, as its metadata has them. No snapshot of those is held.
 pub(crate) fn volumes(dir: &Path) -> BTreeSet<u64> {
-    assert_eq!(devices(dir), BTreeSet::new(), "the pool is active");
+    rests(dir);
     let metadata = dir.join("root/metadata");
+    let mut held = [0; 8];
+    fs::File::open(&metadata).unwrap().read_exact_at(&mut held, 56).unwrap();
+    assert_eq!(held, [0; 8], "a snapshot of the metadata is held, at this block");
     let checked = Command::new("thin_check").arg("-q").arg(&metadata).status().unwrap();
     assert!(checked.success(), "the pool's metadata is damaged");
     let dump = Command::new("thin_dump").arg(&metadata).output().unwrap();

@@ -218,6 +218,7 @@ fn fill(pool: &mut Pool, options: &Options) -> Result<()> {
         pool.recognise()?;
     } else {
         begin(pool)?;
+        failpoint::hit("devmapper.base.begun").map_err(Error::io(doing))?;
         pool.grow(pool.record.base_size.min(256 * MIB), options.file_size())?;
         pool.thin.make(BASE).map_err(Error::io(doing))?;
         failpoint::hit("devmapper.base.made").map_err(Error::io(doing))?;
