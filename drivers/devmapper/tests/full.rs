@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::devices::{Disk, MIB, message, pool_of};
+use common::devices::{Disk, MIB, message, pool_of, try_message};
 use common::{Place, id, open};
 use mica_core::{Committed, Error, Layer, LayerOptions, MountOptions, Writable};
 use tempfile::TempDir;
@@ -90,7 +90,7 @@ fn a_full_pool_fails_writes_and_keeps_what_was_synced_until_it_is_enlarged() {
         other => panic!("{other:?}"),
     };
 
-    data.grow(192 * MIB);
+    data.resize(192 * MIB);
     assert_eq!(total(&place, "Data Total"), "192 MiB");
     // There is room now, but not for what was lost before.
     assert!(matches!(place.store.commit(greedy), Err(Error::Corrupt { .. })));
@@ -122,8 +122,8 @@ fn an_active_pool_uses_devices_that_were_enlarged() {
     let place = Place::new(&[("data", data.name()), ("metadata", metadata.name())]);
     let layer = place.create("layer", None);
     let held = place.write(&layer);
-    data.grow(128 * MIB);
-    metadata.grow(8 * MIB);
+    data.resize(128 * MIB);
+    metadata.resize(8 * MIB);
     place.create("other", None);
     assert_eq!([total(&place, "Data Total"), total(&place, "Metadata Total")], ["128 MiB", "8 MiB"]);
     held.close().unwrap();
@@ -187,10 +187,37 @@ fn a_layer_needs_the_free_part_of_metadata_that_is_asked_for() {
     many.iter().for_each(|volume| message(&pool, &format!("create_thin {volume}")));
     let refused = place.store.create(id("next"), None, &LayerOptions::default()).unwrap_err().to_string();
     assert!(refused.contains("blocks of metadata free, and 'min_free' keeps 80 %"), "{refused}");
-    metadata.grow(16 * MIB);
+    metadata.resize(16 * MIB);
     place.create("next", None);
     many.iter().for_each(|volume| message(&pool, &format!("delete {volume}")));
     held.close().unwrap();
+}
+
+#[test]
+fn metadata_that_is_full_stops_everything_until_it_is_enlarged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, metadata) = (Disk::new(dir.path(), "d", 64 * MIB), Disk::new(dir.path(), "m", 2 * MIB));
+    let place = Place::new(&[("data", data.name()), ("metadata", metadata.name())]);
+    let parent = base(&place);
+    let (layer, other) = (place.create("layer", Some(&parent)), place.create("other", Some(&parent)));
+    let held = place.write(&layer);
+    let pool = pool_of(place.dir.path());
+    let made = (1000..2000).take_while(|volume| try_message(&pool, &format!("create_thin {volume}"))).count();
+    assert!(made < 512, "{made} volumes in 512 blocks");
+    for refused in [
+        place.store.create(id("next"), None, &LayerOptions::default()).unwrap_err(),
+        place.store.remove(other.id()).unwrap_err(),
+    ] {
+        let text = refused.to_string();
+        assert!(matches!(refused, Error::NoSpace { .. }) && text.contains("its metadata is full"), "{text}");
+    }
+    assert!(keeps(&place, &parent));
+
+    metadata.resize(8 * MIB);
+    place.create("next", Some(&parent));
+    place.store.remove(other.id()).unwrap();
+    held.close().unwrap();
+    assert!(keeps(&place, &parent));
 }
 
 #[test]

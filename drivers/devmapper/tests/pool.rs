@@ -217,6 +217,10 @@ fn devices_of_another_root_are_refused_and_left_as_they_are() {
     assert!(text.contains("the pool is on '/dev/nothing': it is not there"), "{text}");
     let text = refused(place().path(), &on(&data, &metadata));
     assert!(text.contains("holds something"), "{text}");
+    data.resize(64 * MIB);
+    let text = try_open(one.dir.path(), &[]).unwrap_err().to_string();
+    assert!(text.contains("they may be smaller than they were"), "{text}");
+    data.resize(128 * MIB);
     assert_eq!([content(&one, &kept.0), content(&two, &kept.1)], ["hello", "hello"]);
 }
 

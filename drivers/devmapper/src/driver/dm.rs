@@ -169,7 +169,12 @@ impl DeviceMapper {
     fn load(&self, name: &str, table: &Table) -> io::Result<Device> {
         self.load_table(name, table)?;
         self.resume(name)?;
-        self.find(name)?.ok_or_else(gone)
+        let device = self.find(name)?.ok_or_else(gone)?;
+        if device.node().exists() {
+            return Ok(device);
+        }
+        let lacking = format!("'{}' is not there: /dev must be a devtmpfs", device.node().display());
+        Err(io::Error::new(io::ErrorKind::NotFound, lacking))
     }
 
     fn load_table(&self, name: &str, table: &Table) -> io::Result<()> {

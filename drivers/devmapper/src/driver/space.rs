@@ -74,13 +74,7 @@ pub(crate) fn admit(pool: &Pool, options: &Options) -> Result<()> {
 
 /// Fails unless volumes of the pool can be written. The caller holds the lock.
 pub(crate) fn takes_writes(pool: &Pool, status: &Status) -> Result<()> {
-    match status.health {
-        Health::Good => Ok(()),
-        Health::OutOfSpace => Err(Error::NoSpace {
-            doing: format!("the pool '{}' is {}", pool.thin.name(), Health::OutOfSpace.told()),
-        }),
-        _ => Err(unwritable(pool, status.health)),
-    }
+    if status.health == Health::Good { Ok(()) } else { Err(unwritable(pool, status.health)) }
 }
 
 /// Fails unless volumes can be deleted: a full pool takes that, one whose metadata cannot be written does not. The caller
@@ -91,11 +85,15 @@ pub(crate) fn takes_deletions(pool: &Pool) -> Result<()> {
 }
 
 fn unwritable(pool: &Pool, health: Health) -> Error {
+    let (name, told) = (pool.thin.name(), health.told());
     let reason = match health {
-        Health::NeedsCheck => format!("it is {}: {}", health.told(), how_to_check(pool)),
-        _ => format!("it is {}", health.told()),
+        Health::OutOfSpace | Health::OutOfMetadata => {
+            return Error::NoSpace { doing: format!("the pool '{name}' is {told}") };
+        }
+        Health::NeedsCheck => format!("it is {told}: {}", how_to_check(pool)),
+        _ => format!("it is {told}"),
     };
-    Error::Corrupt { what: format!("the pool '{}'", pool.thin.name()), reason }
+    Error::Corrupt { what: format!("the pool '{name}'"), reason }
 }
 
 /// Fails unless all that was written to a layer is in it. The caller holds the lock, and nothing is mounted.

@@ -60,6 +60,8 @@ pub(crate) enum Health {
     Good,
     /// No block is free: what needs one fails.
     OutOfSpace,
+    /// No block of metadata is free, so nothing can be made or deleted.
+    OutOfMetadata,
     /// Its metadata cannot be written.
     ReadOnly,
     /// Its metadata must be checked by thin_check(8) before it is used.
@@ -79,7 +81,8 @@ impl Health {
         match self {
             Self::Good => "good",
             Self::OutOfSpace => "out of space: remove something, or enlarge it",
-            Self::ReadOnly => "read-only, since its metadata is full or could not be written: enlarge that",
+            Self::OutOfMetadata => "read-only, since its metadata is full: enlarge that",
+            Self::ReadOnly => "read-only, and the kernel's log says why",
             Self::NeedsCheck => {
                 "in need of a check: deactivate it, and have its metadata checked by thin_check, and repaired by \
                  thin_repair"
@@ -122,17 +125,22 @@ impl ThinPool {
             });
         };
         let data = Used { used: *status.usage.used_data, total: *status.usage.total_data };
+        let metadata = Used { used: *status.usage.used_meta, total: *status.usage.total_meta };
+        let metadata_reserve = status.meta_low_water.unwrap_or_default();
         Ok(Status {
             transaction: status.transaction_id,
             data,
-            metadata: Used { used: *status.usage.used_meta, total: *status.usage.total_meta },
-            metadata_reserve: status.meta_low_water.unwrap_or_default(),
+            metadata,
+            metadata_reserve,
             health: match status.summary {
                 _ if status.needs_check => Health::NeedsCheck,
                 // The kernel says so only once a block was asked for in vain.
                 ThinPoolStatusSummary::Good if data.free() == 0 => Health::OutOfSpace,
                 ThinPoolStatusSummary::Good => Health::Good,
                 ThinPoolStatusSummary::OutOfSpace => Health::OutOfSpace,
+                ThinPoolStatusSummary::ReadOnly if metadata.free() <= metadata_reserve => {
+                    Health::OutOfMetadata
+                }
                 ThinPoolStatusSummary::ReadOnly => Health::ReadOnly,
             },
             metadata_snapshot: status.held_metadata_root.is_some(),

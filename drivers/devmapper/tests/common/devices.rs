@@ -23,7 +23,8 @@ impl Disk {
         Self { file, node: String::from_utf8(made.stdout).unwrap().trim().into() }
     }
 
-    pub(crate) fn grow(&self, size: u64) {
+    /// Gives it another size.
+    pub(crate) fn resize(&self, size: u64) {
         File::options().write(true).open(&self.file).unwrap().set_len(size).unwrap();
         assert!(Command::new("losetup").arg("-c").arg(&self.node).status().unwrap().success());
     }
@@ -101,8 +102,12 @@ impl Drop for Mapped {
 
 /// Sends a message to the target of a device.
 pub(crate) fn message(device: &str, message: &str) {
+    assert!(try_message(device, message), "{device} refuses '{message}'");
+}
+
+pub(crate) fn try_message(device: &str, message: &str) -> bool {
     let device = DmName::new(device).unwrap();
-    DM::new().unwrap().target_msg(&DevId::Name(device), None, message).unwrap();
+    DM::new().unwrap().target_msg(&DevId::Name(device), None, message).is_ok()
 }
 
 /// The name of the pool of a root, where that is the driver's.
