@@ -195,7 +195,7 @@ impl ThinPool {
         let message = format!("create_snap {volume} {origin}");
         match self.dm.find(&name)? {
             Some(_) => {
-                let still = self.dm.suspend(&name, writes)?;
+                let still = self.dm.suspend(&name, writes).map_err(unsettled)?;
                 failpoint::hit("devmapper.snapshot.suspended")?;
                 let made = self.message(&message);
                 let resumed = still.resume();
@@ -349,5 +349,16 @@ impl ThinPool {
 
     fn doing(&self, what: &str) -> String {
         format!("{what} the pool '{}'", self.name)
+    }
+}
+
+/// Why what is mounted could not be frozen: a file system refuses that once it has given up its journal.
+fn unsettled(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EIO) => io::Error::other(
+            "the file system that is to be copied has met an error, and takes no more writes; stop what uses it, and try \
+             again",
+        ),
+        _ => error,
     }
 }
