@@ -1,12 +1,12 @@
-//! How often a case repeats one thing with ever other inputs.
+//! How often a case repeats one thing: with ever other inputs, or once more on what it made.
 
 use std::time::{Duration, Instant};
 
 /// After this time a case makes no more repetitions than it must.
 const ENOUGH: Duration = Duration::from_secs(20);
 
-/// Counts repetitions. The inputs are the same in every run, and come in the same order; where one takes long, as with
-/// device mapper in a guest, fewer are tried.
+/// Counts repetitions. They are the same in every run, and come in the same order; where one takes long, as with device
+/// mapper in a guest, there are fewer.
 #[derive(Debug)]
 pub(crate) struct Patience {
     since: Instant,

@@ -9,6 +9,7 @@ use super::list;
 use crate::bench::{Bench, id};
 use crate::files::{mkdir, remove, write};
 use crate::outcome::{Doing, Verdict, ensure, refused};
+use crate::patience::Patience;
 
 list! {
     "chain-of-128" chain_of_128 =
@@ -21,6 +22,9 @@ list! {
     "intermediate-layers" intermediate_layers =
         "each layer of a chain can be mounted and have more children at any time";
 }
+
+/// How many layers a deep chain has on the slowest host.
+const LEAST: usize = 128;
 
 /// How many files the top of a deep chain shows. Each layer adds one and removes the one that has become too many.
 const SHOWN: usize = 8;
@@ -40,12 +44,14 @@ fn one_of_many(tree: &Path, number: usize) -> Verdict {
     Ok(())
 }
 
-/// A chain in which every so many layers one has changes.
+/// A chain in which every so many layers one has changes. Where layers take long to make, it is less deep, but never less
+/// than [`LEAST`].
 fn chain_of(bench: &Bench<'_>, depth: usize, each: usize) -> Verdict {
     let plain = bench.room().plain().join("chain");
     mkdir(&plain)?;
     let mut top: Option<Layer<Committed>> = None;
-    for number in 0..depth {
+    let mut patience = Patience::at_least(LEAST);
+    for number in (0..depth).take_while(|_| patience.lasts()) {
         let layer = bench.create(&format!("layer-{number}"), top.as_ref());
         let layer = layer.and_then(|layer| {
             if number % each == 0 {
@@ -70,9 +76,10 @@ fn chain_of_500(bench: Bench<'_>) -> Verdict {
 }
 
 /// A chain of empty layers, the ids of its layers with the nearest parent first.
-fn empty_chain(bench: &Bench<'_>, depth: usize) -> Verdict<Vec<LayerId>> {
+fn empty_chain(bench: &Bench<'_>, depth: usize, least: usize) -> Verdict<Vec<LayerId>> {
     let mut ids: Vec<LayerId> = Vec::new();
-    for number in 0..depth {
+    let mut patience = Patience::at_least(least);
+    for number in (0..depth).take_while(|_| patience.lasts()) {
         let own = id(&format!("empty-{number}"));
         let chain = Chain { id: &own, parents: &ids };
         bench.driver().create(chain, &LayerOptions::default()).doing(|| format!("create layer {number}"))?;
@@ -84,7 +91,7 @@ fn empty_chain(bench: &Bench<'_>, depth: usize) -> Verdict<Vec<LayerId>> {
 
 fn too_deep(bench: Bench<'_>) -> Verdict {
     let Some(limit) = bench.capabilities().max_depth else { return Ok(()) };
-    let parents = empty_chain(&bench, limit)?;
+    let parents = empty_chain(&bench, limit, limit)?;
     let before = bench.leftovers()?;
     let chain = Chain { id: &id("one-more"), parents: &parents };
     refused!(
@@ -100,11 +107,11 @@ fn too_deep(bench: Bench<'_>) -> Verdict {
 fn no_limit(bench: Bench<'_>) -> Verdict {
     // More than the kernel's overlayfs takes, which is where most limits come from.
     let depth = 510;
-    let parents = empty_chain(&bench, depth)?;
+    let parents = empty_chain(&bench, depth, LEAST)?;
     let top = Layer::<Committed>::recorded(parents[0].clone(), parents[1..].to_vec());
     bench
         .look(&top, |_| Ok(()))
-        .map_err(|stop| stop.within(format!("a chain of {depth}, and no limit is claimed")))
+        .map_err(|stop| stop.within(format!("a chain of {}, and no limit is claimed", parents.len())))
 }
 
 fn intermediate_layers(bench: Bench<'_>) -> Verdict {
