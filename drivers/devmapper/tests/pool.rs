@@ -138,10 +138,10 @@ fn volumes(metadata: &Disk) -> Vec<u32> {
 fn a_pool_of_somebody_is_used_and_neither_resized_nor_removed() {
     let disks = tempfile::tempdir().unwrap();
     let (data, metadata) = (Disk::new(disks.path(), "d", 256 * MIB), Disk::new(disks.path(), "m", 4 * MIB));
-    let pool = pool_by_hand("mica-test-pool", &data, &metadata, 128 * MIB);
+    let mut pool = pool_by_hand("mica-test-pool", &data, &metadata, 128 * MIB);
     let table = pool.status().0;
     {
-        let place = Place::new(&[("pool", pool.name())]);
+        let mut place = Place::new(&[("pool", pool.name())]);
         let layer = place.layer("layer", None, hello);
         assert_eq!(content(&place, &layer), "hello");
         let child = place.layer("child", Some(&layer), |_| ());
@@ -151,6 +151,14 @@ fn a_pool_of_somebody_is_used_and_neither_resized_nor_removed() {
 
         let text = refused(self::place().path(), &[("pool", pool.name())]);
         assert!(text.contains("it holds volumes of somebody"), "{text}");
+
+        // Given another name once, it is found by that.
+        drop(pool);
+        pool = pool_by_hand("mica-test-renamed", &data, &metadata, 128 * MIB);
+        for options in [&[("pool", pool.name())][..], &[]] {
+            place.store = open(place.dir.path(), options);
+            assert_eq!(content(&place, &child), "hello");
+        }
     }
     assert_eq!(pool.status().0, table);
     drop(pool);

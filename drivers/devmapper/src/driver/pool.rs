@@ -147,15 +147,15 @@ impl Pool {
         let mut pool = Self { thin: record.thin()?, record, root: root.to_owned(), found: None };
         pool.found = pool.look_at_rest()?;
         let woken = pool.wake()?;
-        let known = match (&pool.record.backing, woken) {
-            _ if !pool.record.ready => Ok(()),
-            (Backing::Files, false) => pool.is_on_own_files(),
-            (Backing::Devices { .. }, false) => Ok(()),
-            _ => pool.recognise(),
+        let recognised = match (&pool.record.backing, woken) {
+            _ if !pool.record.ready => Ok(false),
+            (Backing::Files, false) => pool.is_on_own_files().map(|()| false),
+            (Backing::Devices { .. }, false) => Ok(false),
+            _ => pool.recognise().map(|()| true),
         };
-        let known = known.and_then(|()| match pool.record.backing == recorded || !woken {
-            true => Ok(()),
-            false => pool.record.write(&pool.root),
+        let known = recognised.and_then(|recognised| match recognised && pool.record.backing != recorded {
+            true => pool.record.write(&pool.root),
+            false => Ok(()),
         });
         if let Err(error) = known {
             let _ = pool.rest();
