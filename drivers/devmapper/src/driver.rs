@@ -12,6 +12,7 @@ mod metadata;
 mod pool;
 mod quota;
 mod records;
+mod replay;
 mod space;
 mod sys;
 mod thin;

@@ -13,6 +13,7 @@ use super::dm::Writes;
 use super::inodes::{Changed, Pair};
 use super::pool::Pool;
 use super::records::{Layer, Records};
+use super::replay::replay;
 use super::{delta, volumes};
 
 /// A volume with its size.
@@ -31,7 +32,11 @@ pub(crate) fn inodes(
     layer: &Layer,
 ) -> Result<Option<Vec<Changed>>> {
     let here = Volume { number: layer.volume, bytes: layer.bytes };
-    if layer.committed || !pool.thin.is_active(layer.volume)? {
+    if layer.committed {
+        return compare(pool, parent, here);
+    }
+    if !pool.thin.is_active(layer.volume)? {
+        pool.thin.with_active(layer.volume, layer.bytes, |device| replay(pool, device))?;
         return compare(pool, parent, here);
     }
     // What is mounted changes, and holds much in memory: a copy of a moment at which it was settled is looked at.

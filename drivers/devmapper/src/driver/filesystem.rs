@@ -92,14 +92,11 @@ impl Kind {
             // It keeps no such mark: a failed write shuts it down, and the mount that follows repairs it.
             return Ok(true);
         }
-        const NEEDS_RECOVERY: u32 = 0x4;
         const ERRORS: u16 = 0x2;
-        let mut superblock = [0; 1024];
-        direct(node)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
-        let state = u16::from_le_bytes([superblock[0x3a], superblock[0x3b]]);
-        let incompatible =
-            u32::from_le_bytes([superblock[0x60], superblock[0x61], superblock[0x62], superblock[0x63]]);
-        Ok(state & ERRORS == 0 && incompatible & NEEDS_RECOVERY == 0)
+        let device = direct(node)?;
+        let mut state = [0; 2];
+        device.read_exact_at(&mut state, SUPERBLOCK + 0x3a)?;
+        Ok(u16::from_le_bytes(state) & ERRORS == 0 && !needs_recovery(&device)?)
     }
 
     /// Makes a mounted file system fill its volume, which has so many bytes now.
@@ -171,7 +168,16 @@ pub(crate) fn root_of(tree: &mica_mount::Tree) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(tree.root(), ".", flags, Mode::empty())?)
 }
 
-fn direct(node: &Path) -> io::Result<File> {
+/// Whether the log of an ext4 holds what is not where it belongs.
+pub(crate) fn needs_recovery(device: &File) -> io::Result<bool> {
+    const NEEDS_RECOVERY: u32 = 0x4;
+    let mut incompatible = [0; 4];
+    device.read_exact_at(&mut incompatible, SUPERBLOCK + 0x60)?;
+    Ok(u32::from_le_bytes(incompatible) & NEEDS_RECOVERY != 0)
+}
+
+/// Opens a device that is read as the disk has it.
+pub(crate) fn direct(node: &Path) -> io::Result<File> {
     let file = File::open(node)?;
     sys::forget(&file)?;
     Ok(file)

@@ -99,7 +99,8 @@ fn le32(bytes: &[u8], at: usize) -> u64 {
     le16(bytes, at) | le16(bytes, at + 2) << 16
 }
 
-fn be(bytes: &[u8], at: usize, length: usize) -> u64 {
+/// A number of so many bytes, the highest first; zero where they are not there.
+pub(crate) fn be(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes
         .get(at..at + length)
         .unwrap_or_default()

@@ -207,6 +207,11 @@ impl Pool {
         })
     }
 
+    /// The directory of the driver.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Has the pool active. Returns whether it was not. The caller holds the lock.
     pub(crate) fn wake(&self) -> Result<bool> {
         let name = self.thin.name();

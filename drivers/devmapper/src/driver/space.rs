@@ -9,6 +9,7 @@ use mica_core::{Error, LayerId, Result, Usage};
 use super::dm::{Device, DeviceMapper};
 use super::pool::{self, METADATA_BLOCK, Pool};
 use super::records::Layer;
+use super::replay::replay;
 use super::thin::{Health, Status};
 use super::{delta, sys};
 use crate::options::{Backing, Kind, Options, size};
@@ -101,7 +102,14 @@ pub(crate) fn whole(pool: &Pool, layer: &Layer, id: &LayerId) -> Result<()> {
     takes_writes(pool, &pool.thin.status()?)?;
     let doing = || format!("look at the file system of layer '{id}'");
     let filesystem = pool.record.filesystem;
-    let look = |device: &Device| filesystem.is_sound(&device.node()).map_err(Error::io(doing));
+    let look = |device: &Device| {
+        let is_sound = filesystem.is_sound(&device.node()).map_err(Error::io(doing))?;
+        if is_sound {
+            // A copy of what was mounted has something in its log still, which its children are compared without.
+            replay(pool, device)?;
+        }
+        Ok(is_sound)
+    };
     if pool.thin.with_active(layer.volume, layer.bytes, look)? {
         return Ok(());
     }

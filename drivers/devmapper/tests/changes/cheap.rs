@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileExt, symlink};
 use std::process::Command;
 
+use mica_core::{LayerOptions, Quota};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::*;
@@ -93,6 +94,69 @@ fn reading_is_no_change() {
     let changes = place.store.changes(&layer, &trees).unwrap();
     assert_eq!(diff::changes(&changes, &trees, &|_| false).unwrap(), []);
     trees.close().unwrap();
+}
+
+/// A quota beyond the size of the parent's file system enlarges it.
+fn enlarged(options: &[(&str, &str)]) {
+    const GIB: u64 = 1 << 30;
+    let place = Place::new(options);
+    let base = place.layer("base", None, seed);
+    let quota = Quota { bytes: Some(GIB), inodes: None };
+    let layer = place.create_with("layer", Some(&base), &LayerOptions { quota, ..LayerOptions::default() });
+    place.edit(&layer, |tree| {
+        let size = rustix::fs::statvfs(tree).unwrap();
+        assert!(size.f_blocks * size.f_frsize > GIB, "{} blocks", size.f_blocks);
+        fs::write(tree.join("a/b/n1"), "changed").unwrap();
+        for dir in 0..20 {
+            fs::create_dir(tree.join(format!("new-{dir}"))).unwrap();
+        }
+    });
+    let layer = place.store.commit(layer).unwrap();
+    let trees = LazyTrees::new(|| read(&place, &layer), || read(&place, &base).map(Some));
+    agree(&place, layer.chain(), &trees).unwrap();
+    trees.close().unwrap();
+}
+
+#[test]
+fn a_layer_larger_than_its_parent_is_compared_as_well_on_ext4() {
+    enlarged(&[]);
+}
+
+#[test]
+fn a_layer_larger_than_its_parent_is_compared_as_well_on_xfs() {
+    enlarged(&[("filesystem", "xfs")]);
+}
+
+/// What was written last is in the log alone then.
+fn cut_off(options: &[(&str, &str)]) {
+    let place = Place::new(options);
+    let base = place.layer("base", None, seed);
+    let layer = place.create("layer", Some(&base));
+    let held = place.write(&layer);
+    let tree = held.tree().path();
+    fs::write(tree.join("a/new"), "new").unwrap();
+    fs::rename(tree.join("a/n1"), tree.join("f/moved")).unwrap();
+    sys::cut_off(tree).unwrap();
+    // Nothing is lost, so that a file system may well end without an error.
+    drop(held);
+    let trees = LazyTrees::new(
+        || mica_mount::Held::open(place.store.read(&layer, &MountOptions::default())?, &place.mounter()),
+        || read(&place, &base).map(Some),
+    );
+    agree(&place, layer.chain(), &trees).unwrap();
+    let told = diff::changes(&place.store.changes(&layer, &trees).unwrap(), &trees, &|_| false).unwrap();
+    assert!(told.iter().any(|change| change.path == b"a/new"), "{told:?}");
+    trees.close().unwrap();
+}
+
+#[test]
+fn what_a_crash_left_in_the_log_is_among_the_changes_on_ext4() {
+    cut_off(&[]);
+}
+
+#[test]
+fn what_a_crash_left_in_the_log_is_among_the_changes_on_xfs() {
+    cut_off(&[("filesystem", "xfs")]);
 }
 
 /// Set in the process that has no tool, to where the layers are.
