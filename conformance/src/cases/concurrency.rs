@@ -10,6 +10,7 @@ use super::list;
 use crate::bench::{Bench, How, id};
 use crate::files::{mkdir, read, remove, write};
 use crate::outcome::{Doing, Stop, Verdict, ensure, refused};
+use crate::patience::Patience;
 use crate::sys::{self, Child};
 
 list! {
@@ -67,7 +68,8 @@ fn parallel_creates(bench: Bench<'_>) -> Verdict {
 fn parallel_lives(bench: Bench<'_>) -> Verdict {
     let base = bench.layer("base", None, |tree| write(&tree.join("file"), "base"))?;
     on_threads(8, |number| {
-        for round in 0..8 {
+        let mut patience = Patience::at_least(2);
+        for round in (0..8).take_while(|_| patience.lasts()) {
             let name = format!("layer-{number}-{round}");
             let layer = bench.layer(&name, Some(&base), |tree| remove(&tree.join("file")))?;
             let top =
@@ -88,7 +90,8 @@ fn parallel_readers(bench: Bench<'_>) -> Verdict {
     let base = bench.layer("base", None, |tree| write(&tree.join("file"), "x"))?;
     let layer = bench.layer("layer", Some(&base), |tree| write(&tree.join("other"), "y"))?;
     on_threads(8, |_| {
-        for _ in 0..8 {
+        let mut patience = Patience::at_least(2);
+        for _ in (0..8).take_while(|_| patience.lasts()) {
             bench.look(&layer, |tree| {
                 bench.store().usage(&layer)?;
                 let texts = (read(&tree.join("file"))?, read(&tree.join("other"))?);
