@@ -23,7 +23,7 @@ list! {
 }
 
 /// How many scripts are played on the slowest host.
-const LEAST: usize = 6;
+const LEAST: usize = 4;
 
 fn random_edits(bench: Bench<'_>) -> Verdict {
     for_scripts(&bench, 32, true, |_, _, _| Ok(()))
