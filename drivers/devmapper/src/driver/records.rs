@@ -138,7 +138,11 @@ impl Records {
     /// The pool has forgotten a deleted layer.
     pub(crate) fn forget(&self, layer: &Layer) -> Result<()> {
         let path = self.leaving_at(layer);
-        let known = self.newest_deleted()?.map_or(0, |newest| newest.transaction);
+        let known = match self.newest_deleted() {
+            // A damaged one stays, since a lower one would be wrong.
+            Err(Error::Corrupt { .. }) => u64::MAX,
+            newest => newest?.map_or(0, |newest| newest.transaction),
+        };
         let done = match layer.made_by().is_some_and(|transaction| transaction > known) {
             true => fs::rename(&path, self.root.join(NEWEST)),
             false => remove(&path),
@@ -228,5 +232,61 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(transaction: u32) -> Layer {
+        Layer {
+            volume: transaction,
+            transaction: transaction.into(),
+            bytes: 1,
+            committed: false,
+            limited: false,
+        }
+    }
+
+    fn deleted(records: &Records, transaction: u32) {
+        let (id, layer) = ("x".parse().unwrap(), layer(transaction));
+        records.intend(&id, &layer).unwrap();
+        records.establish(&id).unwrap();
+        records.take_away(&id, &layer).unwrap();
+        assert_eq!(records.leaving().unwrap(), std::slice::from_ref(&layer));
+        records.forget(&layer).unwrap();
+        assert_eq!(records.leaving().unwrap(), []);
+    }
+
+    #[test]
+    fn the_newest_layer_is_known_after_it_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        for (transaction, newest) in [(5, 5), (3, 5), (7, 7)] {
+            deleted(&records, transaction);
+            assert_eq!(records.newest_deleted().unwrap(), Some(layer(newest)));
+        }
+        fs::write(dir.path().join(NEWEST), "{").unwrap();
+        deleted(&records, 8);
+        assert!(matches!(records.newest_deleted(), Err(Error::Corrupt { .. })));
+    }
+
+    #[test]
+    fn layers_of_one_id_are_deleted_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let id = "x".parse().unwrap();
+        for transaction in [2, 3] {
+            records.intend(&id, &layer(transaction)).unwrap();
+            records.establish(&id).unwrap();
+            records.take_away(&id, &layer(transaction)).unwrap();
+        }
+        records.postpone(&layer(4)).unwrap();
+        let mut leaving = records.leaving().unwrap();
+        leaving.sort_by_key(|layer| layer.volume);
+        assert_eq!(leaving, [layer(2), layer(3), layer(4).passing(4)]);
+        records.forget(&leaving[2]).unwrap();
+        assert_eq!(records.newest_deleted().unwrap(), None);
     }
 }
