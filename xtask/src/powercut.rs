@@ -14,21 +14,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCRIPT: &str = "xtask/guest/power-cut.sh";
-/// The stores that are tried: a driver and its options.
-const STORES: &[(&str, &[&str])] = &[
-    ("overlay2", &[]),
-    ("vfs", &[]),
-    ("devmapper", &["devmapper.base_size=256M", "devmapper.file_size=2G"]),
-    (
-        "devmapper",
-        &[
-            "devmapper.base_size=512M",
-            "devmapper.filesystem=xfs",
-            "devmapper.data=/dev/ubdb",
-            "devmapper.metadata=/dev/ubdc",
-        ],
-    ),
-];
+/// The stores that are tried: a driver and its options on each line.
+const STORES: &str = include_str!("../guest/power-cut-stores.txt");
 /// The store's disk, and two more. They take what is written to them.
 const DISKS: [(&str, u64); 3] = [("store", 4 << 30), ("data", 2 << 30), ("metadata", 64 << 20)];
 const CUTS: usize = 3;
@@ -56,12 +43,10 @@ pub(crate) fn all(guest: &Guest, target: &Path) -> Result<Tally> {
         return Err("power cuts: the build failed".to_owned());
     }
     let mut tally = Tally::default();
-    for (driver, options) in STORES {
-        let name = format!(
-            "power cuts of {driver}{}{}",
-            if options.is_empty() { "" } else { " with " },
-            options.join(" ")
-        );
+    for line in STORES.lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [driver, options @ ..] = words.as_slice() else { continue };
+        let name = format!("power cuts of {line}");
         println!("test: {name}");
         let store = Store::create(target)?;
         match store.lives(guest, driver, options, &name) {
