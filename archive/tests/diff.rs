@@ -30,6 +30,15 @@ struct Layer {
     merged: PathBuf,
 }
 
+/// As every driver does whose child shows its parent's inodes.
+fn wait_for_the_next_tick() {
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let before = now();
+    while now() == before {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 impl Layer {
     fn new(fill_parent: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -39,6 +48,7 @@ impl Layer {
         fs::set_permissions(dir.path().join("upper"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(dir.path().join("lower"), fs::Permissions::from_mode(0o755)).unwrap();
         fill_parent(&dir.path().join("lower"));
+        wait_for_the_next_tick();
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
         for (option, part) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
             fsconfig_set_string(&context, option, dir.path().join(part)).unwrap();

@@ -166,6 +166,10 @@ pub trait GraphDriver: Debug + Send + Sync {
     /// is on disk for good only after [`sync`](Self::sync). For a detached layer `chain` names the parents that it
     /// stands on from now on. Idempotent.
     ///
+    /// Where a child shows the inode numbers and ctimes of its parent, as a snapshot does, this returns in a later tick of the
+    /// kernel's clock than the last change of the layer: such a pair of equal ones counts as untouched, and before Linux 6.13
+    /// two changes in one tick have one ctime.
+    ///
     /// Fails with `NotFound`, for a detached layer as `create` does about its nearest parent; the layer stays as it was
     /// after an error.
     fn commit(&self, chain: Chain<'_>) -> Result<()>;

@@ -142,14 +142,15 @@ fn mtime(stat: &Stat) -> Time {
 pub(super) fn same(one: &At<'_>, other: &At<'_>) -> Result<bool> {
     let (a, b) = (one.stat, other.stat);
     let untouched = a.st_ino == b.st_ino && a.st_ctime == b.st_ctime && a.st_ctime_nsec == b.st_ctime_nsec;
-    if untouched && a.st_size == b.st_size && a.st_mode == b.st_mode {
-        // Only a snapshot keeps the inode and its ctime; whatever touches a file moves its ctime.
-        return Ok(true);
-    }
     let metadata = a.st_mode == b.st_mode && a.st_uid == b.st_uid && a.st_gid == b.st_gid;
     let time = mtime(a) == mtime(b);
     if !metadata || !time {
         return Ok(false);
+    }
+    if untouched && a.st_size == b.st_size {
+        // Only a snapshot keeps the inode and its ctime; whatever touches a file moves its ctime, and does so in a later
+        // tick of the kernel's clock than any of the parent's (`GraphDriver::commit`).
+        return Ok(true);
     }
     let content = match one.file_type() {
         FileType::Directory => true,
