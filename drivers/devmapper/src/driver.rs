@@ -20,6 +20,8 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use mica_core::graphdriver::Posix;
 use mica_core::{
@@ -27,6 +29,8 @@ use mica_core::{
     Mounts, OptionMap, Quota, Result, Support, Trees, Usage, failpoint, options as core_options,
 };
 use mica_mount::Mounter;
+
+use rustix::time::ClockId;
 
 use crate::NAME;
 use crate::options::{Options, size};
@@ -287,6 +291,16 @@ impl Devmapper {
     }
 }
 
+/// Returns when times of files are later than any that was given before. A snapshot keeps those of its origin, and before
+/// Linux 6.13 they have the kernel's tick: what changed within the same one would look as if nothing had.
+fn wait_for_the_next_tick() {
+    let now = || rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+    let before = now();
+    while now() == before {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 impl GraphDriver for Devmapper {
     fn name(&self) -> &str {
         NAME
@@ -333,7 +347,7 @@ impl GraphDriver for Devmapper {
             if request.access == Access::Write {
                 self.limit_by_default(pool, chain, &mut layer)?;
             }
-            let device = pool.thin.activate(layer.volume, layer.bytes)?;
+            let device = pool.thin.activate(layer.volume, layer.bytes, layer.committed)?;
             failpoint::hit("devmapper.mounts.activated").map_err(Error::io(|| "mount a layer"))?;
             Ok(pool.record.filesystem.mount(&Mounting {
                 node: &device.node(),
@@ -364,7 +378,9 @@ impl GraphDriver for Devmapper {
             failpoint::hit("devmapper.commit.checked").map_err(Error::io(doing))?;
             let committed = Layer { committed: true, ..layer.clone() };
             self.records.replace(chain.id, &committed).map_err(Error::io(doing))?;
-            failpoint::hit("devmapper.commit.recorded").map_err(Error::io(doing))
+            failpoint::hit("devmapper.commit.recorded").map_err(Error::io(doing))?;
+            wait_for_the_next_tick();
+            Ok(())
         })
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Table {
     pub(crate) sectors: u64,
     pub(crate) target: &'static str,
     pub(crate) arguments: String,
+    /// Nothing can be written through it.
+    pub(crate) read_only: bool,
 }
 
 impl Device {
@@ -180,7 +182,8 @@ impl DeviceMapper {
     fn load_table(&self, name: &str, table: &Table) -> io::Result<()> {
         let line = (0, table.sectors, table.target.to_owned(), table.arguments.clone());
         let id = DevId::Name(self::name(name)?);
-        self.0.table_load(&id, &[line], DmOptions::private()).map(drop).map_err(plain)
+        let flags = if table.read_only { DmFlags::DM_READONLY } else { DmFlags::empty() };
+        self.0.table_load(&id, &[line], DmOptions::private().set_flags(flags)).map(drop).map_err(plain)
     }
 }
 

@@ -293,7 +293,7 @@ impl Pool {
         let (metadata, data) = (nodes.metadata.display(), nodes.data.display());
         // Blocks are zeroed before they are used: mkfs and file systems rely on what was never written being zero.
         let arguments = format!("{metadata} {data} {block} 0 1 error_if_no_space");
-        Ok(Table { sectors, target: "thin-pool", arguments })
+        Ok(Table { sectors, target: "thin-pool", arguments, read_only: false })
     }
 
     /// The devices that the pool is to be made on, and what keeps them there until it is.

@@ -217,8 +217,9 @@ impl ThinPool {
         self.message(&format!("set_transaction_id {was} {is}"))
     }
 
-    /// Makes a device of a volume, where it is none yet. The caller holds the lock.
-    pub(crate) fn activate(&self, volume: u32, bytes: u64) -> Result<Device> {
+    /// Makes a device of a volume, where it is none yet. The caller holds the lock. With `read_only` nothing can be
+    /// written through it, also not by a file system that is mounted for reading alone, as xfs does.
+    pub(crate) fn activate(&self, volume: u32, bytes: u64, read_only: bool) -> Result<Device> {
         let name = self.device(volume);
         let doing = || format!("activate volume {volume} of {}", self.name);
         if let Some(device) = self.dm.find(&name).map_err(Error::io(doing))?
@@ -233,7 +234,7 @@ impl ThinPool {
         let pool = self.dm.find(&self.name).map_err(Error::io(doing))?;
         let pool = pool.ok_or_else(|| Error::driver(doing(), "the pool is not active"))?;
         let arguments = format!("{} {volume}", pool.node().display());
-        let table = Table { sectors: bytes / 512, target: "thin", arguments };
+        let table = Table { sectors: bytes / 512, target: "thin", arguments, read_only };
         self.dm.make(&name, &format!("MICA-{name}"), &table).map_err(Error::io(doing))
     }
 
@@ -245,7 +246,7 @@ impl ThinPool {
         work: impl FnOnce(&Device) -> Result<T>,
     ) -> Result<T> {
         let was_active = self.is_active(volume)?;
-        let device = self.activate(volume, bytes)?;
+        let device = self.activate(volume, bytes, false)?;
         let done = work(&device);
         if was_active {
             return done;
@@ -259,7 +260,8 @@ impl ThinPool {
         let name = self.device(volume);
         let resize = || {
             let arguments = self.dm.arguments(&name)?;
-            self.dm.change(&name, &Table { sectors: bytes / 512, target: "thin", arguments })
+            self.dm
+                .change(&name, &Table { sectors: bytes / 512, target: "thin", arguments, read_only: false })
         };
         resize().map(drop).map_err(Error::io(|| format!("enlarge volume {volume} of {}", self.name)))
     }

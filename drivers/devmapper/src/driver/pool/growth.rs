@@ -128,7 +128,10 @@ impl Pool {
         let block = self.record.block_size / SECTOR;
         let sectors = sys::size(&nodes.data)? / SECTOR / block * block;
         let arguments = self.thin.dm().arguments(self.thin.name())?;
-        self.thin.dm().change(self.thin.name(), &Table { sectors, target: "thin-pool", arguments }).map(drop)
+        self.thin
+            .dm()
+            .change(self.thin.name(), &Table { sectors, target: "thin-pool", arguments, read_only: false })
+            .map(drop)
     }
 
     /// How many blocks of data can be written before the pool is full, or the file system below a pool on files.
