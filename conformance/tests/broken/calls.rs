@@ -267,7 +267,14 @@ impl Fault for LeaksDevices {
 caught! {
     leaked_descriptors: LeaksDescriptors => ["leaves-no-descriptors"];
     remove_that_is_not_idempotent: RemovesOnce => ["remove-is-idempotent"];
-    list_without_writable_layers: ListsCommittedOnly => ["list-is-exact", "crash-between-create-and-commit", "crash-while-filling", "crash-among-removals", "leaves-no-files"];
+    list_without_writable_layers: ListsCommittedOnly => [
+        "list-is-exact",
+        "crash-between-create-and-commit",
+        "crash-while-filling",
+        "crash-among-removals",
+        "ids-do-not-collide",
+        "leaves-no-files",
+    ];
     debris_of_a_create_that_failed: LeavesDebris => ["create-on-missing-parent", "create-on-writable-parent"];
     writable_layer_as_parent: StandsOnAnything => ["create-on-writable-parent"];
     sync_that_looks_at_nothing: SyncsAnything => ["missing-layers"];
@@ -297,6 +304,7 @@ caught! {
         "crash-between-create-and-commit",
         "crash-while-filling",
         "duplicates-are-apart",
+        "ids-do-not-collide",
         "leaves-no-descriptors",
         "leaves-no-devices",
         "leaves-no-files",

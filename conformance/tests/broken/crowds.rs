@@ -83,6 +83,7 @@ caught! {
         "restart",
         "open-leaves-the-living-alone",
         "list-is-exact",
+        "ids-do-not-collide",
         "in-use-by-writer",
         "parallel-processes",
         "crash-while-mounted",
