@@ -54,7 +54,7 @@ fn in_guest(target: &Path, options: &Options, words: &[String], samples: &Path) 
         scratch: &options.scratch,
         memory: MEMORY,
         limit: LIMIT,
-        brings: &[samples.to_owned()],
+        brings: &[(samples.to_owned(), samples.to_owned())],
     };
     Ok(ExitCode::from(guest.run(&job, |line| println!("{line}"))?))
 }

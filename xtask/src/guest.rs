@@ -63,8 +63,8 @@ pub(crate) struct Job<'a> {
     /// In MiB.
     pub(crate) memory: u32,
     pub(crate) limit: Duration,
-    /// Files that the command writes, which come to the same path on the host.
-    pub(crate) brings: &'a [PathBuf],
+    /// Files that the command writes in the guest, and where they come to on the host.
+    pub(crate) brings: &'a [(PathBuf, PathBuf)],
 }
 
 impl Guest {
@@ -153,8 +153,8 @@ fn script(job: &Job<'_>) -> Result<String> {
     script += &format!("cd {} || exit\n", quoted(&here.display().to_string()));
     let words: Vec<String> = job.command.iter().map(|word| quoted(word)).collect();
     script += &format!("{}\nstatus=$?\n", words.join(" "));
-    for (number, path) in job.brings.iter().enumerate() {
-        let path = quoted(&path.display().to_string());
+    for (number, (inside, _)) in job.brings.iter().enumerate() {
+        let path = quoted(&inside.display().to_string());
         script += &format!("[ ! -e {path} ] || cp {path} /out/{BROUGHT}{number}\n");
     }
     Ok(script + "exit $status\n")
@@ -188,8 +188,8 @@ impl Shared {
     }
 
     /// Puts what the guest brings to where it belongs.
-    fn bring(&self, paths: &[PathBuf]) -> Result<()> {
-        for (number, path) in paths.iter().enumerate() {
+    fn bring(&self, brings: &[(PathBuf, PathBuf)]) -> Result<()> {
+        for (number, (_, path)) in brings.iter().enumerate() {
             let brought = self.path(&format!("{BROUGHT}{number}"));
             if !brought.exists() {
                 continue;

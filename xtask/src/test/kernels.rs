@@ -36,14 +36,34 @@ exit $status
 /// Tests of one profile in a guest with temporary files on this file system.
 #[derive(Clone, Copy)]
 struct Suite {
+    name: &'static str,
     profile: &'static str,
+    /// Which part of the tests, as nextest's `--partition` has it.
+    part: &'static str,
     scratch: &'static str,
 }
 
+/// What is done in guests of its own.
+#[derive(Clone, Copy)]
+enum Task {
+    Tests(Suite),
+    PowerCuts,
+}
+
+/// The long ones first. The tests of device mapper take half of the time, and are cut in two.
+const OF_DEVICE_MAPPER: [Suite; 2] = [
+    Suite { name: "device mapper 1/2", profile: DEVICE_MAPPER, part: "slice:1/2", scratch: "ext4" },
+    Suite { name: "device mapper 2/2", profile: DEVICE_MAPPER, part: "slice:2/2", scratch: "ext4" },
+];
+const OF_OLD_KERNEL: [Suite; 2] = [
+    Suite { name: "old kernel on ext4", profile: OLD_KERNEL, part: "slice:1/1", scratch: "ext4" },
+    Suite { name: "old kernel on xfs", profile: OLD_KERNEL, part: "slice:1/1", scratch: "xfs" },
+];
+
 impl Run {
-    /// Runs them all. Guests run beside each other, since each has one processor.
+    /// Runs them all.
     pub(super) fn on_other_kernels(&self, packages: &[String], install: bool) -> Result<Tally> {
-        let mut suites = vec![];
+        let mut suites = OF_OLD_KERNEL.to_vec();
         let mut tally = Tally::default();
         match lacking() {
             None => {
@@ -53,46 +73,50 @@ impl Run {
             }
             Some(why) => {
                 println!("test: device mapper in a guest, since this host has none: {why}");
-                suites.push(vec![Suite { profile: DEVICE_MAPPER, scratch: "ext4" }]);
+                suites.splice(0..0, OF_DEVICE_MAPPER);
             }
         }
-        let both = ["ext4", "xfs"].map(|scratch| Suite { profile: OLD_KERNEL, scratch });
-        suites.push(both.to_vec());
-        for suites in &mut suites {
-            suites.retain(|suite| self.has_tests(suite.profile, packages));
+        suites.retain(|suite| self.has_tests(suite.profile, packages));
+        let mut tasks: Vec<Task> = suites.into_iter().map(Task::Tests).collect();
+        if packages.is_empty() {
+            tasks.push(Task::PowerCuts);
         }
-        if suites.iter().all(Vec::is_empty) {
-            return Ok(tally);
+        if !tasks.is_empty() {
+            tally.add(self.in_guests(&tasks, packages, install)?);
         }
+        Ok(tally)
+    }
+
+    /// Does as many tasks at a time as there are processors, since a guest has one.
+    fn in_guests(&self, tasks: &[Task], packages: &[String], install: bool) -> Result<Tally> {
         let guest = Guest::prepare(&self.target, install)?;
         let binaries = Binaries::list(self, packages)?;
-        let one_by_one = |suites: &[Suite]| {
+        let queue = Mutex::new(tasks.iter().copied());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
             let mut tally = Tally::default();
-            for suite in suites {
-                let done = suite.run(&guest, &binaries);
-                tally.add(
-                    done.unwrap_or_else(|error| Tally::of_failure(format!("{}: {error}", suite.name()))),
-                );
+            while let Some(task) = next() {
+                let done = match task {
+                    Task::Tests(suite) => suite.run(&guest, &binaries, &self.target),
+                    Task::PowerCuts => powercut::all(&guest, &self.target),
+                };
+                tally.add(done.unwrap_or_else(|error| Tally::of_failure(format!("a guest: {error}"))));
             }
             tally
         };
-        let tallies = thread::scope(|scope| {
-            let mut running: Vec<_> =
-                suites.iter().map(|suites| scope.spawn(|| one_by_one(suites))).collect();
-            if packages.is_empty() {
-                running.push(
-                    scope.spawn(|| powercut::all(&guest, &self.target).unwrap_or_else(Tally::of_failure)),
-                );
-            }
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(tasks.len());
+        let tallies: Vec<Tally> = thread::scope(|scope| {
+            let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
             ended
                 .map(|ended| {
                     ended.unwrap_or_else(|_| Tally::of_failure("a guest's thread panicked".to_owned()))
                 })
-                .collect::<Vec<_>>()
+                .collect()
         });
-        for of_guest in tallies {
-            tally.add(of_guest);
+        let mut tally = Tally::default();
+        for of_worker in tallies {
+            tally.add(of_worker);
         }
         Ok(tally)
     }
@@ -140,15 +164,10 @@ impl Binaries {
 }
 
 impl Suite {
-    fn name(self) -> String {
-        format!("{} on {}", self.profile, self.scratch)
-    }
-
-    fn run(self, guest: &Guest, binaries: &Binaries) -> Result<Tally> {
-        let Self { profile, scratch } = self;
-        let name = self.name();
+    fn run(self, guest: &Guest, binaries: &Binaries, target: &Path) -> Result<Tally> {
+        let Self { name, profile, part, scratch } = self;
         println!("test: {name}, in a guest");
-        let report = super::report_of(Path::new("."), profile);
+        let report = target.join(format!("guest/{}.xml", name.replace([' ', '/'], "-")));
         super::forget(&report)?;
         let words = [
             "sh",
@@ -164,7 +183,7 @@ impl Suite {
         let mut command = words.map(str::to_owned).to_vec();
         // Its output is a terminal there.
         command.extend(["--color=never", "--show-progress=none"].map(str::to_owned));
-        command.push(format!("--profile={profile}"));
+        command.extend([format!("--profile={profile}"), format!("--partition={part}")]);
         command.push(format!("--cargo-metadata={}", binaries.workspace.display()));
         command.push(format!("--binaries-metadata={}", binaries.programs.display()));
         let job = Job {
@@ -174,7 +193,7 @@ impl Suite {
             scratch,
             memory: MEMORY,
             limit: LIMIT,
-            brings: std::slice::from_ref(&report),
+            brings: &[(super::report_of(Path::new("."), profile), report.clone())],
         };
         let left = Mutex::new(Vec::new());
         let status = guest.run(&job, |line| {
