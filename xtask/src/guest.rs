@@ -12,7 +12,6 @@ use kernel::Kernel;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +19,19 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const INIT: &str = include_str!("../guest/init.sh");
+/// Starts the guest's kernel, and ends it when told to. The kernel is in a session of its own, and its helper processes
+/// outlive it when it is killed: so this ends when the last of them has, or it has waited for that long enough.
+const KEEPER: &str = r#"
+trap 'kill -s KILL -- "-$kernel" "$kernel"' TERM INT HUP
+"$@" &
+kernel=$!
+wait "$kernel"
+wait "$kernel"
+for _ in $(seq 100); do
+    kill -s KILL -- "-$kernel" 2> /dev/null || break
+    sleep 0.01
+done
+"#;
 /// The size of the disk for temporary files, which takes what is written to it.
 const SCRATCH: u64 = 32 << 30;
 /// What the files that a guest brings back are called in between, before their numbers.
@@ -102,7 +114,7 @@ impl Guest {
         let errors =
             fs::File::create(shared.path("console")).map_err(|e| format!("{}: {e}", shared.dir.display()))?;
         let mut boot = self.boot(job, &shared)?;
-        boot.stdout(Stdio::piped()).stderr(errors).process_group(0);
+        boot.stdout(Stdio::piped()).stderr(errors);
         let mut running = Running::start(&mut boot)?;
         let end = running.listen(job.limit, cut);
         running.end();
@@ -124,7 +136,7 @@ impl Guest {
     fn boot(&self, job: &Job<'_>, shared: &Shared) -> Result<Command> {
         // The guest ends with us, however we end.
         let mut boot = command("setpriv");
-        boot.args(["--pdeathsig", "TERM"]).arg(&self.kernel.program);
+        boot.args(["--pdeathsig", "TERM", "sh", "-c", KEEPER, "sh"]).arg(&self.kernel.program);
         boot.args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "panic=1"]);
         boot.args(["con=null", "con0=null,fd:2", "ssl=null", "ssl0=null,fd:1"]);
         boot.arg(format!("mem={}M", job.memory)).arg("umid=guest");
@@ -229,20 +241,20 @@ enum End {
     Late,
 }
 
-/// A guest that runs, in a process group of its own. Dropping it is a power cut.
+/// A guest that runs. Dropping it is a power cut.
 struct Running {
-    kernel: Child,
+    keeper: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Running {
     fn start(boot: &mut Command) -> Result<Self> {
-        let mut kernel = boot.spawn().map_err(|e| format!("cannot run setpriv: {e}"))?;
+        let mut keeper = boot.spawn().map_err(|e| format!("cannot run setpriv: {e}"))?;
         let (sender, lines) = mpsc::channel();
-        if let Some(stdout) = kernel.stdout.take() {
+        if let Some(stdout) = keeper.stdout.take() {
             std::thread::spawn(move || forward(stdout, &sender));
         }
-        Ok(Self { kernel, lines })
+        Ok(Self { keeper, lines })
     }
 
     /// Tells each line until the guest has closed its output, or time is over: `limit`, or what `cut` answers a line.
@@ -261,16 +273,11 @@ impl Running {
         }
     }
 
-    /// Ends the whole group: the kernel's own helper processes outlive it when it is killed.
+    /// Ends the guest if it runs still. After this nobody writes to its disks.
     fn end(&mut self) {
-        let group = format!("-{}", self.kernel.id());
-        // There is nothing left to kill where the guest powered itself off.
-        let _ = run::output(command("kill").args(["-KILL", "--", &group]));
-        let _ = self.kernel.wait();
-        // Its disks may be given to the next guest once nobody writes to them.
-        while run::output(command("kill").args(["-0", "--", &group])).is_ok() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // There is nothing left to end where the guest powered itself off.
+        let _ = run::output(command("kill").args(["-TERM", &self.keeper.id().to_string()]));
+        let _ = self.keeper.wait();
     }
 }
 
