@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const EXPECTED: &str = "conformance/expected-skips.txt";
-const NEXTEST_CONFIG: &str = ".config/nextest.toml";
+const EXAMPLES_CONFIG: &str = ".config/nextest-examples.toml";
 
 pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     if !is_root() {
@@ -81,7 +81,7 @@ impl Run {
         if packages.is_empty() {
             for example in examples() {
                 let manifest = format!("--manifest-path={}", example.join("Cargo.toml").display());
-                let args = [manifest, format!("--config-file={NEXTEST_CONFIG}")];
+                let args = [manifest, format!("--config-file={EXAMPLES_CONFIG}")];
                 tally.add(self.nextest(&example.display().to_string(), &example, "default", &args)?);
             }
         }
