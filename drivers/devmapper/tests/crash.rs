@@ -35,6 +35,7 @@ const CRASHES: &[Crash] = &[
     // The first layer of a root makes the pool.
     crash("first", "devmapper.pool.recorded", &[]),
     crash("first", "devmapper.pool.attached", &[]),
+    crash("first", "devmapper.device.made", &[]),
     crash("first", "devmapper.pool.active", &[]),
     crash("first", "devmapper.base.begun", &[]),
     crash("first", "devmapper.base.made", &[]),
@@ -49,6 +50,7 @@ const CRASHES: &[Crash] = &[
     crash("create", "devmapper.settle.limited", &["base", "top"]),
     crash("create", "devmapper.create.settled", &["base", "top"]),
     crash("create", "devmapper.create.raised", &["base", "new", "top"]),
+    crash("write", "devmapper.device.made", &["base", "top"]),
     crash("write", "devmapper.mounts.activated", &["base", "top"]),
     crash("grow", "devmapper.grow.files", &["base", "new", "top"]),
     crash("grow", "devmapper.grow.devices", &["base", "new", "top"]),

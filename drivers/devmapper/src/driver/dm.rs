@@ -31,6 +31,8 @@ pub(crate) struct Device {
     pub(crate) suspended: bool,
     /// It goes when its last user does.
     pub(crate) going: bool,
+    /// It has a table. One that has none was made by somebody who was killed over it.
+    pub(crate) live: bool,
 }
 
 /// What a device is to be: its size in sectors of 512 bytes, its target, and the target's arguments.
@@ -77,11 +79,20 @@ impl DeviceMapper {
         present(self.0.device_info(&DevId::Name(self::name(name)?)).map(|info| device(&info)))
     }
 
+    /// The device of this name, to be used. One without a table is removed, and counts as none. The caller holds the lock of
+    /// those who make such devices.
+    pub(crate) fn usable(&self, name: &str) -> io::Result<Option<Device>> {
+        match self.find(name)? {
+            Some(device) if !device.live => self.remove_unused(name).map(|()| None),
+            found => Ok(found),
+        }
+    }
+
     /// Makes a device. After an error there is none.
     pub(crate) fn make(&self, name: &str, uuid: &str, table: &Table) -> io::Result<Device> {
         let uuid = DmUuid::new(uuid).map_err(plain)?;
         self.0.device_create(self::name(name)?, Some(uuid), DmOptions::private()).map_err(plain)?;
-        self.load(name, table).inspect_err(|_| {
+        failpoint::hit("devmapper.device.made").and_then(|()| self.load(name, table)).inspect_err(|_| {
             let _ = self.remove(name);
         })
     }
@@ -225,6 +236,7 @@ fn device(info: &DeviceInfo) -> Device {
         users: info.open_count(),
         suspended: info.flags().contains(DmFlags::DM_SUSPEND),
         going: info.flags().contains(DmFlags::DM_DEFERRED_REMOVE),
+        live: info.flags().contains(DmFlags::DM_ACTIVE_PRESENT),
     }
 }
 

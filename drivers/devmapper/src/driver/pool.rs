@@ -175,7 +175,7 @@ impl Pool {
     fn look_at_rest(&self) -> Result<Option<Vec<u32>>> {
         let doing = || format!("look at the pool '{}'", self.thin.name());
         let Some(path) = self.metadata_at_rest().filter(|_| self.record.ready) else { return Ok(None) };
-        if self.thin.dm().find(self.thin.name()).map_err(Error::io(doing))?.is_some() {
+        if self.thin.dm().usable(self.thin.name()).map_err(Error::io(doing))?.is_some() {
             return Ok(None);
         }
         let damage = match metadata::volumes(&path) {
@@ -216,8 +216,12 @@ impl Pool {
     pub(crate) fn wake(&self) -> Result<bool> {
         let name = self.thin.name();
         let doing = || format!("activate the pool '{name}'");
-        let found = self.thin.dm().find(name).map_err(Error::io(doing))?;
-        match (&self.record.backing, found) {
+        let dm = self.thin.dm();
+        let found = match &self.record.backing {
+            Backing::Pool { .. } => dm.find(name),
+            _ => dm.usable(name),
+        };
+        match (&self.record.backing, found.map_err(Error::io(doing))?) {
             (Backing::Pool { .. }, Some(_)) => Ok(false),
             (Backing::Pool { .. }, None) => Err(Error::Unavailable {
                 reason: format!("there is no pool '{name}'; activate it, for LVM by 'vgchange -ay'"),

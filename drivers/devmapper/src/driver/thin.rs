@@ -222,7 +222,7 @@ impl ThinPool {
     pub(crate) fn activate(&self, volume: u32, bytes: u64, read_only: bool) -> Result<Device> {
         let name = self.device(volume);
         let doing = || format!("activate volume {volume} of {}", self.name);
-        if let Some(device) = self.dm.find(&name).map_err(Error::io(doing))?
+        if let Some(device) = self.dm.usable(&name).map_err(Error::io(doing))?
             && (!device.going || self.dm.keep(&name).map_err(Error::io(doing))?)
         {
             if device.suspended {
