@@ -58,6 +58,7 @@ if [ -n "$KEPT" ]; then
     echo "verified $latest"
 else
     base=$(mica import "$IMAGE" base) || fail "no base image"
+    echo "kept 0=$base"
 fi
 
 if [ "$LAST" = 1 ]; then
