@@ -25,7 +25,11 @@ impl Engine {
             return Ok(Vec::new());
         }
         let mut warnings = self.recover_containers()?;
-        warnings.extend(self.remove_unnamed()?);
+        // Where a record is gone, as after a repair of the file system, its layer must not go too.
+        let containers = self.root().containers();
+        if root::names(&containers)?.iter().all(|id| containers.join(id).join("config.json").exists()) {
+            warnings.extend(self.remove_unnamed()?);
+        }
         // Two of these at once would write the same.
         let _lock = self.root().lock()?;
         durable::write(&path, &boot).map_err(Error::io(|| format!("write '{}'", path.display())))?;

@@ -61,6 +61,9 @@ fn a_layer_that_nothing_names_goes_unless_a_record_cannot_be_read() {
         fs::remove_dir_all(containers.join(id(bed, "lost"))).unwrap();
         let record = containers.join(id(bed, "damaged")).join("config.json");
         let content = fs::read(&record).unwrap();
+        fs::remove_file(&record).unwrap();
+        restart(bed);
+        bed.ok(&["images"]);
         fs::write(&record, "{").unwrap();
         restart(bed);
         let told = bed.run(&["storage", "check"]).out;
