@@ -108,9 +108,7 @@ impl Engine {
         checker.find_scratch()?;
         Ok(checker.report)
     }
-}
 
-impl Engine {
     /// Removes the layers and the scratch that nothing names; returns what could not be done.
     pub(crate) fn remove_unnamed(&self) -> Result<Vec<String>> {
         let mut checker =
