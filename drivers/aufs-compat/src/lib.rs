@@ -1,0 +1,3 @@
+//! AUFS in user space: a union of branches that a process serves by FUSE.
+
+pub mod union;
