@@ -8,8 +8,10 @@
 //! Everything happens in a mount namespace of its own, by default on an ext4 file system in memory, so that a slow disk
 //! is not what is measured.
 
+mod client;
 mod images;
 mod measure;
+mod mounted;
 mod report;
 mod rows;
 mod stage;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [_, "hash", file] => return done(images::hash(file.as_ref())),
+        [_, "client", words @ ..] => return done(client::run(words)),
         [_, "image", file, layers, files] => return done(images::write(file.as_ref(), layers, files)),
         _ => {}
     }

@@ -39,11 +39,14 @@ pub(crate) fn row(mut row: Row<'_>, rounds: usize) -> Result<Measured> {
         for (contender, (name, samples)) in row.contenders.iter_mut().zip(&mut samples) {
             let at = |error: String| format!("{} of {}: {error}", name, row.name);
             (contender.before)().map_err(at)?;
+            let beside = (contender.beside)().map_err(at)?;
             let sample = match &mut contender.work {
                 Work::Command(command) => run(&mut command()),
                 Work::Call(work) => call(work),
             };
             let sample = sample.map_err(at)?;
+            let beside = (contender.beside)().map_err(at)? - beside;
+            let sample = Sample { cpu: sample.cpu + beside, ..sample };
             (contender.after)().map_err(at)?;
             if round > 0 {
                 samples.push(sample);

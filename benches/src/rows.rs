@@ -12,6 +12,7 @@ mod apply;
 mod change;
 mod layer;
 mod run;
+mod union;
 
 /// One comparison.
 pub(crate) struct Row<'a> {
@@ -27,6 +28,8 @@ pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     pub(crate) before: Step<'a>,
     pub(crate) work: Work<'a>,
+    /// CPU time that others have used for it so far, in microseconds, such as the process that serves a file system.
+    pub(crate) beside: Box<dyn FnMut() -> Result<u64> + 'a>,
     pub(crate) after: Step<'a>,
 }
 
@@ -48,11 +51,16 @@ impl<'a> Contender<'a> {
     }
 
     fn of(name: String, work: Work<'a>) -> Self {
-        Self { name, before: Box::new(|| Ok(())), work, after: Box::new(|| Ok(())) }
+        let nothing = || Ok(());
+        Self { name, before: Box::new(nothing), work, beside: Box::new(|| Ok(0)), after: Box::new(nothing) }
     }
 
     fn before(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
         Self { before: Box::new(step), ..self }
+    }
+
+    fn beside(self, used: impl FnMut() -> Result<u64> + 'a) -> Self {
+        Self { beside: Box::new(used), ..self }
     }
 
     fn after(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
@@ -116,9 +124,26 @@ pub(crate) const GROUPS: &[Group] = &[
         rows: &["layer.create", "layer.first-byte", "layer.diff", "layer.commit", "layer.remove"],
         prepare: layer::each_driver,
     },
+    Group {
+        rows: &[
+            "union.read.lower",
+            "union.read.upper",
+            "union.read.read-only",
+            "union.write",
+            "union.copy-up",
+            "union.walk.cold",
+            "union.walk.warm",
+            "union.lstat.cold",
+            "union.lstat.warm",
+            "union.create-unlink",
+            "union.untar",
+        ],
+        prepare: union::each_way,
+    },
+    Group { rows: &["union.branches", "union.one-directory"], prepare: union::large },
 ];
 
-fn make(path: &std::path::Path) -> Result<()> {
+pub(crate) fn make(path: &std::path::Path) -> Result<()> {
     std::fs::create_dir(path).map_err(|e| format!("create '{}': {e}", path.display()))
 }
 
