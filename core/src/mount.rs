@@ -95,8 +95,10 @@ pub struct Fs {
 /// A FUSE file system, always the tree itself.
 ///
 /// The performer opens `/dev/fuse`, mounts, and hands the descriptor to the helper as its descriptor 3. The helper is the
-/// entry point that the driver registered (see [`DriverEntry::helper`](crate::DriverEntry)); it runs outside the
-/// container's cgroup and pid namespace, serves until the mount is gone, and ends then.
+/// entry point that the driver registered (see [`DriverEntry::helper`](crate::DriverEntry)). It runs outside the
+/// container's cgroup and pid namespace and in a mount namespace of its own, serves until the mount is gone, and ends then.
+/// The mount is handed out once it has answered. One that cannot serve says why on its standard error, and ends with a
+/// status that is not 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Helper {
     /// The name of the driver whose helper serves it.
@@ -105,6 +107,8 @@ pub struct Helper {
     pub args: Vec<OsString>,
     /// Writes answer `EROFS`.
     pub read_only: bool,
+    /// An SELinux context for every file.
+    pub label: Option<String>,
 }
 
 /// How owners on disk appear in a mounted tree, for users and groups alike or apart.

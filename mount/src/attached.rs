@@ -43,6 +43,16 @@ impl Attached {
         self.server.as_ref().and_then(Server::pid)
     }
 
+    /// A descriptor of that process, which becomes readable when it ends, also for who reaps it.
+    pub fn helper_pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.server.as_ref().map(Server::pidfd)
+    }
+
+    /// What that process wrote to its standard error, or the end of that.
+    pub fn helper_said(&self) -> String {
+        self.server.as_ref().map(Server::said).unwrap_or_default()
+    }
+
     /// Lets it live as long as its mount namespace. Its helper, if it has one, is to be reaped by the caller.
     pub fn leave(mut self) {
         self.mount.live = false;

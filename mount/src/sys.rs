@@ -1,10 +1,12 @@
 //! The system calls that no crate at hand wraps.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr::null;
 
 /// What `mount_setattr` is to change; all zero changes nothing.
 pub(crate) type Attributes = libc::mount_attr;
@@ -122,18 +124,29 @@ impl Drop for Sleeper {
     }
 }
 
-/// Has the command start with `fd` as its descriptor 3. The caller keeps `fd` open until it was started.
-pub(crate) fn pass_as_descriptor_3(command: &mut Command, fd: BorrowedFd<'_>) {
+/// Has the command start with `channel` as its descriptor 3, and in a mount namespace of its own, which follows what the
+/// caller's unmounts and in which nothing is mounted at `without`. The caller keeps `channel` open until it was started.
+pub(crate) fn start_as_helper(command: &mut Command, channel: BorrowedFd<'_>, without: Option<CString>) {
     const PLACE: RawFd = 3;
-    let fd = fd.as_raw_fd();
-    // SAFETY: the closure calls dup2 and fcntl only, which are safe between fork and exec, and touches no memory of the parent's.
-    unsafe {
-        command.pre_exec(move || {
+    let channel = channel.as_raw_fd();
+    let prepare = move || {
+        // SAFETY: plain system calls, which are safe between fork and exec, on C strings that live as long as the closure.
+        unsafe {
+            nothing(libc::unshare(libc::CLONE_NEWNS).into())?;
+            let slave = libc::MS_REC | libc::MS_SLAVE;
+            nothing(libc::mount(null(), c"/".as_ptr(), null(), slave, null()).into())?;
+            if let Some(place) = &without {
+                nothing(libc::umount2(place.as_ptr(), libc::MNT_DETACH).into())?;
+            }
             // dup2 onto itself would leave the close-on-exec flag.
-            let done = if fd == PLACE { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, PLACE) };
-            nothing(done.into())
-        });
-    }
+            nothing(match channel {
+                PLACE => libc::fcntl(PLACE, libc::F_SETFD, 0).into(),
+                other => libc::dup2(other, PLACE).into(),
+            })
+        }
+    };
+    // SAFETY: the closure makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }
 
 fn nothing(result: libc::c_long) -> io::Result<()> {

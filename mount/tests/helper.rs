@@ -3,13 +3,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
 use mica_core::mount::Helper;
 use mica_core::{MountSpec, Mounts, WhiteoutForm};
 use mica_mount::{Calls, Mounter, Tree, table};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags};
 use tempfile::TempDir;
 
 /// A name, and what to do with one way of mounting.
@@ -20,13 +23,20 @@ fn main() -> ExitCode {
         return serve();
     }
     let ways = [("detached", Calls::best()), ("classic", Calls::Classic)];
-    let tests: [Test; 6] = [
+    if let [_, first, way, dir] = &std::env::args().collect::<Vec<_>>()[..]
+        && first == "inside"
+    {
+        inside(way, dir);
+    }
+    let tests: [Test; 8] = [
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
         ("a-tree-that-cannot-be-attached-is-served-no-more", ends_when_it_cannot_be_attached),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
         ("a-helper-that-does-not-start-leaves-no-mount", does_not_start),
+        ("a-helper-that-refuses-leaves-no-mount-and-says-why", refuses),
         ("a-helper-that-fails-is-reported", fails),
+        ("a-helper-ends-with-the-mount-namespace-of-its-mount", ends_with_its_mount_namespace),
     ];
     let trials = ways.iter().flat_map(|&(way, calls)| {
         tests.iter().map(move |&(name, test)| {
@@ -46,7 +56,7 @@ fn open(
     read_only: bool,
     how: &str,
 ) -> mica_core::Result<Tree> {
-    let helper = Helper { driver: "test".to_owned(), args: vec![how.into()], read_only };
+    let helper = Helper { driver: "test".to_owned(), args: vec![how.into()], read_only, label: None };
     let mounts = Mounts { specs: vec![MountSpec::Helper(helper)], whiteouts: WhiteoutForm::Merged };
     Mounter::new(dir.path()).with_calls(calls).with_helper([program, "serve".into()]).open(&mounts)
 }
@@ -106,11 +116,65 @@ fn does_not_start(calls: Calls) {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+fn refuses(calls: Calls) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = open(&dir, calls, this_program(), false, "badly").unwrap_err().to_string();
+    assert!(text.contains("of driver 'test'") && text.contains("no such branch"), "{text}");
+    assert!(table::below(dir.path()).unwrap().is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 fn fails(calls: Calls) {
     let dir = tempfile::tempdir().unwrap();
-    let tree = open(&dir, calls, this_program(), false, "badly").unwrap();
-    let text = tree.close().unwrap_err().to_string();
-    assert!(text.contains("exit status: 1"), "{text}");
+    let at = dir.path().join("at");
+    fs::create_dir(&at).unwrap();
+    let attached = open(&dir, calls, this_program(), false, "for a while").unwrap().attach(&at).unwrap();
+    let lost = fs::read(at.join("hello")).unwrap_err();
+    assert!(matches!(lost.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)), "{lost}");
+    let mut ended = [PollFd::from_borrowed_fd(attached.helper_pidfd().unwrap(), PollFlags::IN)];
+    poll(&mut ended, None).unwrap();
+    assert_eq!(attached.helper_said(), "enough served");
+    let text = attached.close().unwrap_err().to_string();
+    assert!(text.contains("enough served") && text.contains("exit status: 1"), "{text}");
+}
+
+/// Whoever mounted is killed with its mount namespace, as a supervisor may be: the file system ends, and so does its helper.
+fn ends_with_its_mount_namespace(calls: Calls) {
+    const INSIDE: &str = "inside";
+    let dir = tempfile::tempdir().unwrap();
+    let way = if calls == Calls::Classic { "classic" } else { "detached" };
+    let mut child = Command::new("unshare")
+        .args(["--mount", "--propagation", "slave"])
+        .arg(this_program())
+        .args([INSIDE, way])
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(poll(&mut ended, Some(&patience)).unwrap(), 1, "the helper lives on");
+}
+
+/// Mounts and attaches, says who serves, and waits to be killed.
+fn inside(way: &str, dir: &str) -> ! {
+    let calls = if way == "classic" { Calls::Classic } else { Calls::best() };
+    let helper = Helper { driver: "test".to_owned(), args: vec!["well".into()], ..Helper::default() };
+    let mounts = Mounts { specs: vec![MountSpec::Helper(helper)], whiteouts: WhiteoutForm::Merged };
+    let mounter = Mounter::new(dir).with_calls(calls).with_helper([this_program(), "serve".into()]);
+    let at = Path::new(dir).join("at");
+    fs::create_dir(&at).unwrap();
+    let attached = mounter.open(&mounts).unwrap().attach(&at).unwrap();
+    println!("{}", attached.helper_pid().unwrap());
+    loop {
+        std::thread::park();
+    }
 }
 
 const CONTENT: &[u8] = b"served";
@@ -120,15 +184,21 @@ fn serve() -> ExitCode {
     let [driver, how] = [2, 3].map(|n| std::env::args().nth(n).unwrap());
     assert_eq!(driver, "test");
     if how == "badly" {
+        eprintln!("no such branch");
         return ExitCode::FAILURE;
     }
     // A safe way to own what was inherited as descriptor 3.
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     let channel = rustix::process::pidfd_getfd(own.unwrap(), 3, rustix::process::PidfdGetfdFlags::empty());
     let mut channel = File::from(channel.unwrap());
     let mut request = vec![0; 1 << 17];
     loop {
         match channel.read(&mut request) {
+            // LOOKUP
+            Ok(40..) if how == "for a while" && request[4..8] == 1u32.to_ne_bytes() => {
+                eprintln!("enough served");
+                return ExitCode::FAILURE;
+            }
             Ok(length) => {
                 if let Some(reply) = answer(&request[..length]) {
                     channel.write_all(&reply).unwrap();
