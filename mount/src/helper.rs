@@ -128,6 +128,8 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         sys::start_as_helper(&mut command, channel.as_fd(), without);
         let child = command.spawn().map_err(Error::io(starting))?;
+        // The kernel tells of a helper's end once nobody else has the connection.
+        drop(channel);
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         let pidfd = pidfd.map_err(|e| Error::io(starting)(e.into()))?;
         Ok(Self { child: Some(child), pidfd, said })
