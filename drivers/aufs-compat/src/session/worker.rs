@@ -1,0 +1,110 @@
+//! One thread of a session.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use fuse_backend_rs::api::server::Server;
+use fuse_backend_rs::transport::{FuseBuf, FuseDevWriter, Reader, Writer};
+use rustix::io::Errno;
+
+use super::extra::{self, Extra};
+use super::message::{Head, Reply};
+use super::{LONGEST_DATA, report};
+
+/// Room for the longest data and for what stands before it.
+pub(super) const BUFFER: usize = LONGEST_DATA + 4096;
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Nothing is mounted any more.
+    Unmounted,
+    /// Somebody aborted the connection, in `/sys/fs/fuse/connections`.
+    Aborted,
+}
+
+/// Answers what comes on one queue. A reply goes to the queue that its request came from.
+pub(super) struct Worker<'a, F: Extra> {
+    queue: BorrowedFd<'a>,
+    server: &'a Server<Arc<F>>,
+    fs: &'a F,
+}
+
+impl<'a, F: Extra> Worker<'a, F> {
+    pub(super) fn new(queue: BorrowedFd<'a>, server: &'a Server<Arc<F>>, fs: &'a F) -> Self {
+        Self { queue, server, fs }
+    }
+
+    /// Serves until the session ends.
+    pub(super) fn run(&self) -> io::Result<End> {
+        let (mut request, mut reply) = (vec![0; BUFFER], vec![0; BUFFER]);
+        loop {
+            match next(self.queue, &mut request)? {
+                Next::Request(length) => self.answer(&mut request[..length], &mut reply),
+                Next::End(end) => return Ok(end),
+            }
+        }
+    }
+
+    fn answer(&self, request: &mut [u8], buffer: &mut [u8]) {
+        let head = match Head::of(request) {
+            Ok(head) => head,
+            Err(error) => return report(&format!("the kernel sent half a request: {error}")),
+        };
+        if let Some(reply) = extra::answer(self.fs, &head, request) {
+            send(self.queue, &reply.finish());
+            return;
+        }
+        let answered = dispatch(self.server, self.queue.as_raw_fd(), request, buffer);
+        // The library answers most of what it cannot read, but not all, and whoever asked would wait for ever. The kernel
+        // ignores a second answer.
+        if answered.is_err() && head.is_answered() {
+            let error = io::Error::from_raw_os_error(libc::EIO);
+            send(self.queue, &Reply::error(head.unique, &error).finish());
+        }
+    }
+}
+
+/// Has the library answer, by one `write(2)` on `to`.
+pub(super) fn dispatch<F: Extra>(
+    server: &Server<Arc<F>>,
+    to: i32,
+    request: &mut [u8],
+    buffer: &mut [u8],
+) -> Result<(), String> {
+    let reader = Reader::<()>::from_fuse_buffer(FuseBuf::new(request)).map_err(|e| e.to_string())?;
+    let writer = FuseDevWriter::<()>::new(to, buffer).map_err(|e| e.to_string())?;
+    let answered = server.handle_message(reader, Writer::FuseDev(writer), None, None);
+    answered.map(drop).map_err(|e| e.to_string())
+}
+
+/// What comes next on a queue.
+pub(super) enum Next {
+    /// A request of this length.
+    Request(usize),
+    /// Nothing.
+    End(End),
+}
+
+/// Waits for it.
+pub(super) fn next(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Next> {
+    loop {
+        return match rustix::io::read(queue, &mut *buffer) {
+            Ok(length) => Ok(Next::Request(length)),
+            // A request was taken back before it was read.
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+            Err(Errno::NODEV) => Ok(Next::End(End::Unmounted)),
+            Err(Errno::CONNABORTED) => Ok(Next::End(End::Aborted)),
+            Err(errno) => Err(errno.into()),
+        };
+    }
+}
+
+/// Sends a reply. That nobody waits for it any more is no error, and the end of the mount is noticed by who reads.
+pub(super) fn send(queue: BorrowedFd<'_>, reply: &[u8]) {
+    match rustix::io::write(queue, reply) {
+        Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+        Err(errno) => report(&format!("the kernel refused a reply: {}", io::Error::from(errno))),
+    }
+}
