@@ -163,6 +163,15 @@ impl Error {
             rule: "only a committed layer can be a parent; commit it first",
         }
     }
+
+    /// The layer does not know its parents yet, and the call needs them.
+    pub fn detached(id: &crate::LayerId) -> Self {
+        Self::State {
+            what: format!("layer '{id}'"),
+            state: "detached",
+            rule: "until its parents are known it is only filled; commit it first",
+        }
+    }
 }
 
 fn joined(failures: &[Error]) -> String {

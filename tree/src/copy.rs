@@ -29,7 +29,17 @@ pub struct Pair {
 /// all extended attributes, and times to the nanosecond. Content is shared with the source where the file system can
 /// (`FICLONE`). At most `threads` threads work on it. After an error `to` holds a part of the copy.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, threads: usize) -> Result<()> {
-    copy_with(from, to, threads, None)
+    copy_with(from, to, threads, &Wishes::default())
+}
+
+/// The same without the files and directories whose names `left_out` picks.
+pub fn copy_without(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    threads: usize,
+    left_out: &(dyn Fn(&[u8]) -> bool + Sync),
+) -> Result<()> {
+    copy_with(from, to, threads, &Wishes { left_out: Some(left_out), copied: None })
 }
 
 /// The same, and tells which file became which, below the two directories; hard links are told once.
@@ -39,21 +49,23 @@ pub fn copy_paired(
     threads: usize,
     copied: &(dyn Fn(Pair) + Sync),
 ) -> Result<()> {
-    copy_with(from, to, threads, Some(copied))
+    copy_with(from, to, threads, &Wishes { left_out: None, copied: Some(copied) })
 }
 
-fn copy_with(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    threads: usize,
-    copied: Option<&(dyn Fn(Pair) + Sync)>,
-) -> Result<()> {
+/// How a copy differs from the plain one.
+#[derive(Default)]
+struct Wishes<'a> {
+    left_out: Option<&'a (dyn Fn(&[u8]) -> bool + Sync)>,
+    copied: Option<&'a (dyn Fn(Pair) + Sync)>,
+}
+
+fn copy_with(from: BorrowedFd<'_>, to: BorrowedFd<'_>, threads: usize, wishes: &Wishes<'_>) -> Result<()> {
     let root = to.try_clone_to_owned().map_err(|e| Error { doing: "open", path: ".".into(), source: e })?;
     let first =
         Work { from: walk::open_dir(from, b".")?, to: walk::open_dir(to, b".")?, path: PathBuf::new() };
     let copier = Copier {
         root,
-        copied,
+        wishes,
         abilities: Abilities::default(),
         links: Mutex::default(),
         queue: Mutex::new(Queue { waiting: vec![first], idle: 0, busy: 0, failed: None }),
@@ -87,7 +99,7 @@ struct Queue {
 
 struct Copier<'a> {
     root: OwnedFd,
-    copied: Option<&'a (dyn Fn(Pair) + Sync)>,
+    wishes: &'a Wishes<'a>,
     abilities: Abilities,
     /// Where the first name of each file with several was copied to, by device and inode of the source.
     links: Mutex<HashMap<(u64, u64), PathBuf>>,
@@ -153,7 +165,7 @@ impl Copier<'_> {
         while let Some(entry) = dir.read() {
             let entry = entry.map_err(on("read"))?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
+            if matches!(name, b"." | b"..") || self.wishes.left_out.is_some_and(|left_out| left_out(name)) {
                 continue;
             }
             path.push(OsStr::from_bytes(name));
@@ -196,7 +208,7 @@ impl Copier<'_> {
     }
 
     fn tell(&self, to: BorrowedFd<'_>, name: &[u8], from: &Stat) -> Result<()> {
-        if let Some(copied) = self.copied {
+        if let Some(copied) = self.wishes.copied {
             let copy = fs::statat(to, name, AtFlags::SYMLINK_NOFOLLOW).map_err(on("read the metadata of"))?;
             copied(Pair { from: from.st_ino, to: copy.st_ino });
         }

@@ -16,7 +16,7 @@ mod sys;
 mod walk;
 
 pub use attributes::copy_attributes;
-pub use copy::{Pair, copy, copy_paired};
+pub use copy::{Pair, copy, copy_paired, copy_without};
 pub use error::{Error, Result};
 pub use filesystem::file_system;
 pub use project::{ProjectUsage, assign_project, limit_project, limits_projects, project, project_usage};

@@ -1,7 +1,7 @@
 //! The directories of a driver's layers: they appear whole and vanish at once, whatever happens on the way.
 //!
 //! ```text
-//! root/layers/ID        whole
+//! root/layers/ID        whole; a driver may have another name for `layers`
 //! root/staging/…        being made, and held by flock by whoever makes it
 //! root/removing/…       being deleted, and held by flock by whoever deletes it
 //! ```
@@ -31,6 +31,8 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Shelf {
     path: PathBuf,
+    /// The name of the directory that holds the layers.
+    layers: &'static str,
     /// Opened before the first write, so that `sync` is told of every write-back error since (syncfs(2)).
     root: File,
     /// The first such error. The kernel tells it once, but what was lost stays lost.
@@ -40,9 +42,14 @@ pub struct Shelf {
 impl Shelf {
     /// Opens the shelf in `root`, which exists, and deletes what a crash left.
     pub fn open(root: &Path) -> Result<Self> {
-        let opened = File::open(root).and_then(|file| make_parts(root).map(|()| file));
+        Self::open_at(root, "layers")
+    }
+
+    /// The same, with another name for `layers`.
+    pub fn open_at(root: &Path, layers: &'static str) -> Result<Self> {
+        let opened = File::open(root).and_then(|file| make_parts(root, layers).map(|()| file));
         let file = opened.map_err(Error::io(|| format!("open '{}'", root.display())))?;
-        Ok(Self { path: root.to_owned(), root: file, lost: OnceLock::new() })
+        Ok(Self { path: root.to_owned(), layers, root: file, lost: OnceLock::new() })
     }
 
     /// The directory that it is in.
@@ -52,7 +59,7 @@ impl Shelf {
 
     /// Where the directory of this layer is, or would be.
     pub fn path(&self, id: &LayerId) -> PathBuf {
-        self.path.join("layers").join(id.as_str())
+        self.path.join(self.layers).join(id.as_str())
     }
 
     /// The directory of this layer. Fails with `NotFound` where there is none.
@@ -63,7 +70,7 @@ impl Shelf {
 
     /// All layers, in no order. Whatever else somebody put there is no layer.
     pub fn list(&self) -> Result<Vec<LayerId>> {
-        let entries = fs::read_dir(self.path.join("layers"));
+        let entries = fs::read_dir(self.path.join(self.layers));
         let entries: io::Result<Vec<_>> = entries.and_then(Iterator::collect);
         let entries = entries.map_err(Error::io(|| "list the layers"))?;
         Ok(entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -171,8 +178,8 @@ impl Drop for Staged {
     }
 }
 
-fn make_parts(root: &Path) -> io::Result<()> {
-    for part in ["layers", "staging", "removing"] {
+fn make_parts(root: &Path, layers: &str) -> io::Result<()> {
+    for part in [layers, "staging", "removing"] {
         match private_dir(&root.join(part)) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}

@@ -80,3 +80,14 @@ fn opening_deletes_what_a_crash_left_but_nothing_that_is_held() {
     assert!(held.path().exists());
     assert_eq!(entries(root.path()), 1);
 }
+
+#[test]
+fn the_directory_of_the_layers_may_have_another_name() {
+    let root = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open_at(root.path(), "diff").unwrap();
+    create(&shelf, "a", "x").unwrap();
+    assert_eq!(fs::read(root.path().join("diff/a/file")).unwrap(), b"x");
+    assert_eq!(shelf.list().unwrap(), [id("a")]);
+    shelf.remove(&id("a")).unwrap();
+    assert_eq!(fs::read_dir(root.path().join("diff")).unwrap().count(), 0);
+}

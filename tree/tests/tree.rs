@@ -154,6 +154,19 @@ fn many_threads_copy_many_directories_with_links_among_them() {
 }
 
 #[test]
+fn a_copy_leaves_out_what_it_is_told_to_with_all_below() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for path in ["kept/inside", "kept/scratch/inside", "scratch/inside"] {
+        fs::create_dir_all(from.path().join(path)).unwrap();
+    }
+    fs::write(from.path().join("kept/scratch.not"), "").unwrap();
+    let (source, target) = (File::open(from.path()).unwrap(), File::open(to.path()).unwrap());
+    mica_tree::copy_without(source.as_fd(), target.as_fd(), 2, &|name| name == b"scratch").unwrap();
+    let names: Vec<_> = picture(to.path()).into_keys().collect();
+    assert_eq!(names, [&b"/kept"[..], b"/kept/inside", b"/kept/scratch.not"]);
+}
+
+#[test]
 fn a_failed_copy_names_the_file() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::create_dir_all(from.path().join("a/b")).unwrap();

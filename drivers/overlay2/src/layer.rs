@@ -95,14 +95,7 @@ impl Layer {
 
     /// The layer, if it knows its parents.
     pub(crate) fn attached(self) -> Result<Self> {
-        if self.state()? != State::Detached {
-            return Ok(self);
-        }
-        Err(Error::State {
-            what: format!("layer '{}'", self.id),
-            state: "detached",
-            rule: "until its parents are known it is only filled; commit it first",
-        })
+        if self.state()? == State::Detached { Err(Error::detached(&self.id)) } else { Ok(self) }
     }
 
     /// Marks a new layer as one that does not know its parents.
