@@ -215,6 +215,27 @@ impl Drop for Server {
     }
 }
 
+/// Whether the kernel lets a helper hand over whole files, so that reading and writing them goes past it (Linux 6.9 with
+/// `CONFIG_FUSE_PASSTHROUGH`): what it offers to a file system that nobody sees.
+pub fn fuse_passthrough() -> Result<bool> {
+    // In the first request, `struct fuse_init_in` of `linux/fuse.h` begins after the header, and the upper half of the
+    // flags after four words.
+    const FLAGS: usize = 40 + 16;
+    const PASSTHROUGH: u32 = 1 << 5;
+    let channel = channel()?;
+    let context = Context::open("fuse", "ask what FUSE offers".to_owned())?;
+    context.string("fd", channel.as_raw_fd().to_string())?;
+    for (name, value) in VALUES {
+        context.string(name, value)?;
+    }
+    context.check(context.create())?;
+    // The least room that the kernel takes.
+    let mut request = [0; 8192];
+    let length = context.check(rustix::io::read(&channel, &mut request))?;
+    let flags = request[..length].get(FLAGS..FLAGS + 4).and_then(|bytes| bytes.try_into().ok());
+    Ok(flags.map_or(0, u32::from_ne_bytes) & PASSTHROUGH != 0)
+}
+
 fn doing(helper: &Helper) -> String {
     format!("mount the file system of driver '{}'", helper.driver)
 }

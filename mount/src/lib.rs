@@ -38,6 +38,7 @@ mod writes;
 
 pub use attached::Attached;
 pub use calls::Calls;
+pub use helper::fuse_passthrough;
 pub use lazy::{Held, LazyTrees};
 pub use mounter::Mounter;
 pub use scratch::{SCRATCH_PREFIX, sweep};
