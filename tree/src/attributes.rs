@@ -30,37 +30,40 @@ pub(crate) fn set_open(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) ->
     fs::futimens(to, &times(stat)).map_err(on("set the times of"))
 }
 
-/// The same for a file that cannot be opened without a side effect: a link, a device, a pipe, a socket.
+/// The same for two files that are open for their path alone: links, devices, pipes and sockets cannot be opened without a
+/// side effect.
+pub fn copy_path_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let stat = fs::fstat(from).map_err(on("read the metadata of"))?;
+    set_path(from, to, &stat)
+}
+
+/// The same for a file of this name in two directories, of which the metadata is known.
 pub(crate) fn set_named(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<()> {
-    let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    fs::chownat(to, name, Some(uid), Some(gid), nofollow).map_err(on("chown"))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        // Just made here and not a link, so there is nothing to follow.
-        fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty()).map_err(on("chmod"))?;
-    }
-    // The link in /proc leads to the very inode, also when that is a symbolic link (proc(5)).
     let path = |dir: BorrowedFd<'_>| {
         fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
     };
-    let source = path(from).map_err(on("open"))?;
-    let source_path = format!("/proc/self/fd/{}", source.as_raw_fd());
-    let list = |buffer: &mut Vec<u8>| fs::listxattr(&source_path, rustix::buffer::spare_capacity(buffer));
-    let names = names(list)?;
-    if !names.is_empty() {
-        let target = path(to).map_err(on("open"))?;
-        let target_path = format!("/proc/self/fd/{}", target.as_fd().as_raw_fd());
-        for name in names {
-            let get = |buffer: &mut Vec<u8>| {
-                fs::getxattr(&source_path, &*name, rustix::buffer::spare_capacity(buffer))
-            };
-            if let Some(value) = grow(get).map_err(on("read an attribute of"))? {
-                fs::setxattr(&target_path, &*name, &value, XattrFlags::empty())
-                    .map_err(on("set an attribute of"))?;
-            }
+    let (from, to) = (path(from).map_err(on("open"))?, path(to).map_err(on("open"))?);
+    set_path(from.as_fd(), to.as_fd(), stat)
+}
+
+fn set_path(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    fs::chownat(to, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(on("chown"))?;
+    // The link in /proc leads to the very inode, also when that is a symbolic link (proc(5)).
+    let source = format!("/proc/self/fd/{}", from.as_raw_fd());
+    let target = format!("/proc/self/fd/{}", to.as_raw_fd());
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        fs::chmod(&target, Mode::from_raw_mode(stat.st_mode)).map_err(on("chmod"))?;
+    }
+    let list = |buffer: &mut Vec<u8>| fs::listxattr(&source, rustix::buffer::spare_capacity(buffer));
+    for name in names(list)? {
+        let get =
+            |buffer: &mut Vec<u8>| fs::getxattr(&source, &*name, rustix::buffer::spare_capacity(buffer));
+        if let Some(value) = grow(get).map_err(on("read an attribute of"))? {
+            fs::setxattr(&target, &*name, &value, XattrFlags::empty()).map_err(on("set an attribute of"))?;
         }
     }
-    fs::utimensat(to, name, &times(stat), nofollow).map_err(on("set the times of"))
+    fs::utimensat(fs::CWD, &target, &times(stat), AtFlags::empty()).map_err(on("set the times of"))
 }
 
 fn times(stat: &Stat) -> Timestamps {

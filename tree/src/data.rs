@@ -11,16 +11,16 @@ use crate::error::{Result, on};
 /// Up to this size one read and one write cost less than asking for holes.
 const SMALL: u64 = 64 * 1024;
 
-/// What is known about the file system that is being copied on.
+/// What is known about the file systems that are copied between; nothing at first.
 #[derive(Debug, Default)]
-pub(crate) struct Abilities {
+pub struct Abilities {
     no_reflink: AtomicBool,
     no_range: AtomicBool,
 }
 
 impl Abilities {
-    /// Copies `size` bytes into the empty file `to`.
-    pub(crate) fn copy(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<()> {
+    /// Copies `size` bytes into the empty file `to`, or more where `from` has more and its content is shared.
+    pub fn copy(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<()> {
         if size == 0 || self.share(to, from) {
             return Ok(());
         }
