@@ -1,0 +1,123 @@
+//! What `stat(2)` shows of a file, and changes to it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use fuse_backend_rs::abi::fuse_abi::{SetattrValid, stat64};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+
+use super::node::Node;
+use super::{Union, lock};
+
+impl Union {
+    /// Sets what `valid` names, after the file was copied up.
+    pub(crate) fn change(
+        &self,
+        node: &Arc<Node>,
+        handle: Option<u64>,
+        wanted: &stat64,
+        valid: SetattrValid,
+    ) -> io::Result<()> {
+        if valid.contains(SetattrValid::SIZE) {
+            let size = u64::try_from(wanted.st_size).map_err(|_| Errno::INVAL)?;
+            self.resize(node, handle, size, valid.contains(SetattrValid::KILL_SUIDGID))?;
+        }
+        let owner = valid.intersects(SetattrValid::UID | SetattrValid::GID);
+        let mode = valid.contains(SetattrValid::MODE);
+        let times = times(wanted, valid);
+        // A chown(2) to nobody in particular: it changes nothing but the time of change, setuid and setgid.
+        let nothing = !valid.intersects(SetattrValid::SIZE) && !mode && times.is_none();
+        if !owner && !mode && times.is_none() && !nothing {
+            return Ok(());
+        }
+        let file = self.pin_writable(node)?;
+        if owner || nothing {
+            let uid = valid.contains(SetattrValid::UID).then(|| Uid::from_raw(wanted.st_uid));
+            let gid = valid.contains(SetattrValid::GID).then(|| Gid::from_raw(wanted.st_gid));
+            fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        if mode {
+            fs::chmod(proc_path(&file), Mode::from_raw_mode(wanted.st_mode))?;
+        }
+        if let Some(times) = times {
+            fs::utimensat(fs::CWD, proc_path(&file), &times, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    fn resize(&self, node: &Arc<Node>, handle: Option<u64>, size: u64, kill: bool) -> io::Result<()> {
+        let opened = handle.map(|handle| self.opened(handle)).transpose()?;
+        self.copy_up(node, size)?;
+        let content = lock(node.content()?);
+        let current = opened.as_ref().or(content.opened()).map(|opened| opened.current());
+        drop(content);
+        match current.filter(|current| current.writable) {
+            Some(current) => self.cut(current.as_fd(), size, kill),
+            None => {
+                let (file, _) = self.open_node(node, OFlags::WRONLY)?;
+                self.cut(file.as_fd(), size, kill)
+            }
+        }
+    }
+
+    /// Makes a file that is open for writing this long.
+    pub(crate) fn cut(&self, file: BorrowedFd<'_>, size: u64, kill: bool) -> io::Result<()> {
+        if kill {
+            kill_privileges(file)?;
+        }
+        Ok(fs::ftruncate(file, size)?)
+    }
+
+    /// A descriptor of a file for its path alone, after it was copied up. Directories too.
+    pub(crate) fn pin_writable(&self, node: &Arc<Node>) -> io::Result<Arc<OwnedFd>> {
+        match node.kind {
+            FileType::Directory => self.copy_up_directory(node)?,
+            _ => self.copy_up(node, u64::MAX)?,
+        }
+        self.pin(node)
+    }
+}
+
+/// Takes setuid and setgid from a file that somebody writes to who may not keep them. File capabilities go by themselves.
+pub(crate) fn kill_privileges(file: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = fs::fstat(file)?.st_mode;
+    let without = without_privileges(mode);
+    if without != mode {
+        fs::fchmod(file, Mode::from_raw_mode(without))?;
+    }
+    Ok(())
+}
+
+/// The mode of a file that was written to. Setgid means something else where the group may not execute.
+pub(crate) fn without_privileges(mode: u32) -> u32 {
+    let group = if mode & libc::S_IXGRP == 0 { 0 } else { libc::S_ISGID };
+    mode & !(libc::S_ISUID | group)
+}
+
+/// The path of a file that is open for its path alone, which leads to the very file, also if that is a symbolic link (proc(5)).
+pub(crate) fn proc_path(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+fn times(wanted: &stat64, valid: SetattrValid) -> Option<Timestamps> {
+    let set = SetattrValid::ATIME | SetattrValid::MTIME | SetattrValid::ATIME_NOW | SetattrValid::MTIME_NOW;
+    let time = |now: SetattrValid, given: SetattrValid, seconds: i64, nanoseconds: i64| {
+        let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        match () {
+            () if valid.contains(now) => special(UTIME_NOW),
+            () if valid.contains(given) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
+            () => special(UTIME_OMIT),
+        }
+    };
+    valid.intersects(set).then(|| Timestamps {
+        last_access: time(SetattrValid::ATIME_NOW, SetattrValid::ATIME, wanted.st_atime, wanted.st_atime_nsec),
+        last_modification: time(
+            SetattrValid::MTIME_NOW,
+            SetattrValid::MTIME,
+            wanted.st_mtime,
+            wanted.st_mtime_nsec,
+        ),
+    })
+}

@@ -1,0 +1,58 @@
+//! Files that the kernel reads and writes by itself, without asking.
+//!
+//! All simultaneous opens of a file have to agree: either each names the same [`Backing`], or none does and they share the
+//! kernel's cache. An open that differs fails with EIO, so [`Content`](super::content::Content) decides for all.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use super::Union;
+use crate::session::Backing;
+
+impl Union {
+    /// Has the kernel hold this file, to read and write it directly. `None` where it cannot: the requests come to us then.
+    pub(crate) fn backing(&self, file: BorrowedFd<'_>) -> Option<Backing> {
+        let connection = self.connection.get().filter(|connection| connection.passes_through())?;
+        let _without = WithoutFsetid::here();
+        // What fails is about this file, such as ELOOP where its file system lies on another.
+        connection.back(file).ok()
+    }
+
+    /// Has the kernel ask for the attributes of a file again. It does not see what is written, by a mapping, to a file that it
+    /// passes through.
+    pub(crate) fn forget_attributes(&self, number: u64) {
+        if let Some(connection) = self.connection.get() {
+            // Fails only where the connection ends, and with it everything that the kernel knows.
+            let _ended = connection.forget_attributes(number);
+        }
+    }
+}
+
+/// While this lives, the thread has no `CAP_FSETID`.
+///
+/// The kernel writes to a file that it passes through with the credentials that it was given it with. With that
+/// capability, a file that an unprivileged process writes to would stay setuid.
+struct WithoutFsetid {
+    before: Option<CapabilitySets>,
+}
+
+impl WithoutFsetid {
+    fn here() -> Self {
+        let had = capabilities(None).ok().filter(|sets| sets.effective.contains(CapabilitySet::FSETID));
+        let before = had.filter(|sets| {
+            let effective = sets.effective - CapabilitySet::FSETID;
+            set_capabilities(None, CapabilitySets { effective, ..*sets }).is_ok()
+        });
+        Self { before }
+    }
+}
+
+impl Drop for WithoutFsetid {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // What is permitted can always be made effective again (capabilities(7)).
+            let _done = set_capabilities(None, before);
+        }
+    }
+}
