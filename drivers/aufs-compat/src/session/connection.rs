@@ -66,7 +66,13 @@ impl Connection {
         self.notify(notice.bytes(name).bytes(b"\0"))
     }
 
-    /// Has the kernel forget the attributes of a file and what it holds of its content, soon, as [`forget_name`](Self::forget_name) does.
+    /// Has the kernel forget the attributes of a file, soon, as [`forget_name`](Self::forget_name) does.
+    pub fn forget_attributes(&self, inode: u64) -> io::Result<()> {
+        const NO_CONTENT: u64 = -1i64 as u64;
+        self.notify(Reply::notice(INVAL_INODE).long(inode).long(NO_CONTENT).long(0))
+    }
+
+    /// Has the kernel forget the attributes of a file and what it holds of its content, soon.
     pub fn forget_content(&self, inode: u64) -> io::Result<()> {
         self.notify(Reply::notice(INVAL_INODE).long(inode).long(0).long(0))
     }
