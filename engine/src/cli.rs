@@ -2,6 +2,7 @@
 //!
 //! Verbs, flags, columns and exit statuses are Docker's. An error is one line on stderr that begins with `mica: `.
 
+mod adopt;
 mod container;
 mod human;
 mod image;

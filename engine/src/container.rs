@@ -18,6 +18,7 @@ pub(crate) mod link;
 mod logs;
 mod names;
 mod reach;
+mod receive;
 mod record;
 mod recover;
 mod remove;
@@ -41,6 +42,7 @@ pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
 pub use logs::{LogLine, LogOptions, parse_time};
 pub(crate) use names::is_valid as is_valid_name;
+pub(crate) use receive::Arrival;
 pub use record::{
     CgroupNamespace, LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable,
     short,

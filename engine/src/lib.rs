@@ -5,6 +5,7 @@
 //! Layers belong to storage drivers, which the engine knows by their [`Registry`] alone.
 
 pub mod about;
+pub mod adopt;
 pub mod chain;
 pub mod change;
 pub mod check;

@@ -107,14 +107,14 @@ pub(crate) struct History {
 }
 
 #[derive(Debug, Args)]
-struct XattrsFlag {
+pub(super) struct XattrsFlag {
     /// What happens to extended attributes that this host cannot keep
     #[arg(long, value_enum, default_value_t = Xattrs::Strict, value_name = "POLICY")]
-    xattrs: Xattrs,
+    pub(super) xattrs: Xattrs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Xattrs {
+pub(super) enum Xattrs {
     /// Refuse the layer
     Strict,
     /// Leave them out and say so

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::adopt::{self, Adopt};
 use super::table::Table;
 use super::{Outcome, print};
 use crate::about::DriverInfo;
@@ -48,6 +49,8 @@ enum DriversVerb {
 pub(crate) enum StorageCommand {
     /// Compare records with what the drivers hold; exits with 1 when something is wrong
     Check(Check),
+    /// Take the images and containers of an old Docker from its data root, which stays as it is
+    Adopt(Adopt),
 }
 
 #[derive(Debug, Args)]
@@ -73,7 +76,14 @@ pub(crate) fn drivers(engine: &Engine, command: &DriversCommand) -> Outcome {
 }
 
 /// Does it.
-pub(crate) fn run(engine: &Engine, StorageCommand::Check(flags): &StorageCommand) -> Outcome {
+pub(crate) fn run(engine: &Engine, command: StorageCommand) -> Outcome {
+    match command {
+        StorageCommand::Check(flags) => check(engine, &flags),
+        StorageCommand::Adopt(flags) => adopt::run(engine, flags),
+    }
+}
+
+fn check(engine: &Engine, flags: &Check) -> Outcome {
     let depth = if flags.full { Depth::Content } else { Depth::Records };
     let report = engine.check(depth, flags.repair)?;
     let mut text: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();

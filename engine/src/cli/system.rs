@@ -62,7 +62,7 @@ pub(crate) enum SystemVerb {
 pub(crate) fn run(engine: &Engine, command: SystemCommand) -> Outcome {
     match command {
         SystemCommand::Drivers(command) => return storage::drivers(engine, &command),
-        SystemCommand::Storage { command } => return storage::run(engine, &command),
+        SystemCommand::Storage { command } => return storage::run(engine, command),
         SystemCommand::Info | SystemCommand::System { command: SystemVerb::Info } => {
             print::text(&engine.info()?)?;
         }

@@ -36,7 +36,7 @@ impl Engine {
         let id = intent::random_id()? + &intent::random_id()?;
         let made = self.transaction("create a container", Barrier::None, |tx| {
             let record = self.record_in(tx, options, &id)?;
-            self.put_in_place(tx, record, options.name.as_deref(), status)
+            self.put_in_place(tx, record, options.name.as_deref(), &State { status, ..State::default() })
         });
         made.inspect_err(|_| self.give_up(&id))
     }
@@ -85,12 +85,12 @@ impl Engine {
     }
 
     /// Makes the directory of a container, and gives it its place and its name.
-    fn put_in_place(
+    pub(super) fn put_in_place(
         &self,
         tx: &Transaction<'_>,
         mut record: Record,
         name: Option<&str>,
-        status: Status,
+        state: &State,
     ) -> Result<(Container, Busy)> {
         let dir = self.root().containers().join(&record.id);
         let staged = tx.staging().join("container");
@@ -100,8 +100,8 @@ impl Engine {
         files::write(&staged, &record.hostname(), record.settings.network)?;
         let volumes = self.stage_volumes(tx, &record.settings)?;
         let busy = Busy::take(&staged, record.short_id(), "being created")?;
-        if status != Status::Created {
-            State { status, ..State::default() }.write(&staged)?;
+        if state.status != Status::Created {
+            state.write(&staged)?;
         }
         let _lock = self.root().lock()?;
         record.name = match name {
@@ -148,7 +148,7 @@ fn refuse_limits(settings: &Settings, store: &Store) -> Result<()> {
 }
 
 /// Completes the settings with what the image says, and refuses what could never run.
-fn settle(mut settings: Settings, image: &Image) -> Result<Settings> {
+pub(super) fn settle(mut settings: Settings, image: &Image) -> Result<Settings> {
     settings.inherit(image.config());
     if settings.args().is_empty() {
         return Err(Error::Invalid("no command: the image names none, so give one".to_owned()));
