@@ -142,7 +142,10 @@ impl Shelf {
     fn take_away(&self, id: &LayerId) -> io::Result<()> {
         let path = self.path(id);
         let held = File::open(&path)?;
-        held.lock()?;
+        if let Err(TryLockError::Error(e)) = held.try_lock() {
+            // Somebody else who holds it keeps it from others just as well.
+            return Err(e);
+        }
         let away = self.fresh("removing", id.as_str());
         fs::rename(&path, &away)?;
         failpoint::hit("shelf.remove.renamed")?;
