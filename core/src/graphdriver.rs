@@ -386,7 +386,8 @@ fn admit(driver: &str, asked: bool, claimed: bool, op: &'static str) -> Result<(
     Ok(())
 }
 
-/// Where a union of directories may fall short of a plain file system, and what it does then.
+/// Where a union of directories may fall short of a plain file system, and what it does then. Names have 255 bytes, or
+/// what statfs(2) says where a union keeps some of them for itself, which is 242 at the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posix {
     /// A directory that came from a parent can be renamed; else `rename` answers `EXDEV`, upon which `mv` copies.

@@ -48,9 +48,9 @@ list! {
     "times" times =
         "modification times are kept to the nanosecond, before 1970 and after 2038";
     "odd-names" odd_names =
-        "names are bytes: any but '/' and NUL, up to 255";
+        "names are bytes: any but '/' and NUL, as many as statfs(2) says, which is 242 at the least";
     "long-paths" long_paths =
-        "names may be as long as they may be anywhere, in directories as deep";
+        "names may be as long as statfs(2) says and no longer, in directories as deep as anywhere";
 }
 
 /// Whether a layer takes what this makes, which is beyond the limits of some file systems.
@@ -320,7 +320,22 @@ fn times(bench: Bench<'_>) -> Verdict {
     .map(drop)
 }
 
+/// How long a name can be in a layer that has a parent. AUFS keeps 13 of 255 bytes for itself.
+fn longest_name(bench: &Bench<'_>) -> Verdict<usize> {
+    let base = bench.layer("short", None, |_| Ok(()))?;
+    let layer = bench.create("shown", Some(&base))?;
+    bench.edit(&layer, |tree| {
+        let says = rustix::fs::statvfs(tree).doing(|| "ask for the longest name")?.f_namemax;
+        ensure!((242..=255).contains(&says), "names have {says} bytes at the most");
+        let longer = tree.join("x".repeat(says as usize + 1));
+        let answer = rustix::fs::mkdir(&longer, Mode::RWXU);
+        ensure!(answer == Err(Errno::NAMETOOLONG), "one of {} bytes answers {answer:?}", says + 1);
+        Ok(says as usize)
+    })
+}
+
 fn odd_names(bench: Bench<'_>) -> Verdict {
+    let longest = longest_name(&bench)?;
     let mut names: Vec<Vec<u8>> = [
         " ", "-rf", "a b", "a\nb", "a\\b", "a:b", "a,b", "a=b", "\"", "'", "*", "é", "...", ".wh", "\u{7f}",
         "#work",
@@ -328,7 +343,7 @@ fn odd_names(bench: Bench<'_>) -> Verdict {
     .iter()
     .map(|name| name.as_bytes().to_vec())
     .collect();
-    names.extend([vec![b'x'; 255], vec![0xff; 255], b"\xfe\x01\x80".to_vec()]);
+    names.extend([vec![b'x'; longest], vec![0xff; longest], b"\xfe\x01\x80".to_vec()]);
     let at = |tree: &Path, name: &[u8]| tree.join(OsStr::from_bytes(name));
     let mut twin = bench.twin("names")?;
     twin.layer(|tree| names.iter().try_for_each(|name| write(&at(tree, name), name)))?;
@@ -340,7 +355,8 @@ fn odd_names(bench: Bench<'_>) -> Verdict {
 
 fn long_paths(bench: Bench<'_>) -> Verdict {
     // With what comes before it the whole stays below the 4095 bytes that a path may have in one call.
-    let below: std::path::PathBuf = (0..13).map(|level| format!("{level:x}").repeat(255)).collect();
+    let longest = longest_name(&bench)?;
+    let below: std::path::PathBuf = (0..13).map(|level| format!("{level:x}").repeat(longest)).collect();
     let mut twin = bench.twin("long")?;
     twin.layer(|tree| {
         mkdir(&tree.join(&below))?;
@@ -348,5 +364,5 @@ fn long_paths(bench: Bench<'_>) -> Verdict {
     })?;
     twin.layer(|tree| append(&tree.join(&below).join("file"), " down"))?;
     twin.layer(|tree| remove(&tree.join(&below)))?;
-    twin.layer(|tree| remove(&tree.join("0".repeat(255)))).map(drop)
+    twin.layer(|tree| remove(&tree.join("0".repeat(longest)))).map(drop)
 }
