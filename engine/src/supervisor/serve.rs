@@ -168,6 +168,9 @@ impl<'e> Serve<'e> {
         if let Some(machine) = self.stage.machine.as_ref().filter(|_| !ended) {
             polled.push((Token::Child, PollFd::from_borrowed_fd(machine.pidfd(), PollFlags::IN)));
         }
+        if let Some(server) = self.stage.server() {
+            polled.push((Token::Child, PollFd::from_borrowed_fd(server, PollFlags::IN)));
+        }
         for (index, exec) in self.execs.iter().enumerate() {
             polled.push((Token::Child, PollFd::new(&exec.running.pidfd, PollFlags::IN)));
             if let Some(console) = exec.running.console.as_ref().filter(|_| exec.abandoned) {
@@ -293,6 +296,10 @@ impl<'e> Serve<'e> {
                 self.ended.is_none() && self.stage.machine.as_ref().is_some_and(|m| m.pid() == reaped.pid);
             if is_first {
                 self.first_ended(reaped.exit);
+            }
+            if let Some(text) = self.stage.lose(reaped.pid, reaped.exit) {
+                self.failures.push(text);
+                self.failures.extend(self.stage.record("serve.lost").err().map(|error| error.to_string()));
             }
             let Some(index) = self.execs.iter().position(|exec| exec.running.pid == reaped.pid) else {
                 continue;

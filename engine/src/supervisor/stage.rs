@@ -1,12 +1,13 @@
 //! Everything that is set up for a container, and struck in reverse.
 
 use std::fs::DirBuilder;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use mica_core::{Hold, MountOptions, failpoint};
 use mica_mount::Attached;
+use mica_runtime::Exit;
 use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
@@ -28,6 +29,8 @@ pub(crate) struct Stage<'e> {
     listening: bool,
     hold: Option<Hold>,
     pub(crate) rootfs: Option<Attached>,
+    /// How the process ended that served the root file system, while that was mounted.
+    lost: Option<String>,
     pub(crate) machine: Option<Machine>,
     /// What the container was created with: others that join it begin with this.
     process: Option<Process>,
@@ -54,6 +57,7 @@ impl<'e> Stage<'e> {
             listening: false,
             hold: None,
             rootfs: None,
+            lost: None,
             machine: None,
             process: None,
         }
@@ -106,6 +110,30 @@ impl<'e> Stage<'e> {
         let v1 = Path::new("/sys/fs/cgroup/memory").join(group).join("memory.oom_control");
         let v2 = Path::new("/sys/fs/cgroup").join(group).join("memory.events");
         self.state.oom_killed = counts(v1) || counts(v2);
+    }
+
+    /// Becomes readable when the process ends that serves the root file system, if one does.
+    pub(crate) fn server(&self) -> Option<BorrowedFd<'_>> {
+        self.rootfs.as_ref().filter(|_| self.lost.is_none()).and_then(Attached::helper_pidfd)
+    }
+
+    /// Takes note of the end of a child, if it is the one that served the root file system: whatever the container does in
+    /// there from now on is answered with `ENOTCONN`. What is to be told of it.
+    pub(crate) fn lose(&mut self, child: i32, exit: Exit) -> Option<String> {
+        let rootfs = self.rootfs.as_ref().filter(|_| self.lost.is_none())?;
+        rootfs.helper_pid().filter(|&pid| i32::try_from(pid) == Ok(child))?;
+        let how = match (exit, rootfs.helper_said()) {
+            (Exit::Signal(number), _) => format!("was killed by signal {number}"),
+            (Exit::Status(status), said) if said.is_empty() => format!("ended with status {status}"),
+            (Exit::Status(_), said) => format!("ended: {said}"),
+        };
+        let text = format!(
+            "container {} lost its file system, for process {child}, which served it, {how}; start it again",
+            self.container.name()
+        );
+        self.state.error.clone_from(&text);
+        self.lost = Some(text.clone());
+        Some(text)
     }
 
     /// Puts the state on disk; `point` names the moment after that.
@@ -166,7 +194,7 @@ impl<'e> Stage<'e> {
     }
 
     /// The root directory of the mounted file system.
-    pub(crate) fn root(&self) -> Result<rustix::fd::BorrowedFd<'_>> {
+    pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {
         self.rootfs.as_ref().map(Attached::root).ok_or_else(|| mica_runtime::Error::Stopped.into())
     }
 
@@ -206,7 +234,7 @@ impl<'e> Stage<'e> {
             Err(error) => (125, error.to_string()),
         };
         let mut said: Vec<String> = Some(reason).filter(|reason| !reason.is_empty()).into_iter().collect();
-        said.extend(failures.iter().cloned());
+        said.extend(self.lost.iter().chain(&failures).cloned());
         // A command that was never executed leaves the container as it was created, or as it ended last; but one that removes
         // itself is over, should this process be killed before it is gone.
         let auto_remove = self.container.record().settings.auto_remove;
