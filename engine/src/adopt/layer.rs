@@ -73,7 +73,7 @@ impl OldLayer {
 
     fn files(&self) -> Result<OwnedFd> {
         let files = self.old.directory(&self.directory)?;
-        files.ok_or_else(|| Error::Invalid(format!("'{}' is not there", self.old.shown(&self.directory))))
+        files.ok_or_else(|| Error::no_such("directory", self.old.shown(&self.directory)))
     }
 }
 

@@ -75,7 +75,7 @@ impl OldRoot {
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
             return Ok(Some(file.into()));
         }
-        Err(Error::Invalid(format!("'{}' is no regular file", self.shown(place))))
+        Err(self.failed(place)(io::Error::other("it is no regular file")))
     }
 
     /// The content of a file of at most `limit` bytes; `None` where there is none.
@@ -112,7 +112,7 @@ impl OldRoot {
 
     /// Opens through no link, and out of no root.
     fn at(&self, place: &str, flags: OFlags) -> Result<Option<OwnedFd>> {
-        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         loop {
             match openat2(self.tree.root(), place, flags, Mode::empty(), resolve) {
@@ -120,7 +120,7 @@ impl OldRoot {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
                 Err(Errno::LOOP) => {
-                    return Err(Error::Invalid(format!("'{}' is a symbolic link", self.shown(place))));
+                    return Err(self.failed(place)(io::Error::other("a symbolic link is on the way")));
                 }
                 opened => return opened.map(Some).map_err(|e| self.failed(place)(e.into())),
             }

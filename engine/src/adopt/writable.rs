@@ -42,8 +42,7 @@ pub(super) struct Survey {
 impl Writable {
     pub(super) fn open(old: &Arc<OldRoot>, directory: String, whiteouts: WhiteoutForm) -> Result<Self> {
         let files = old.directory(&directory)?;
-        let files =
-            files.ok_or_else(|| Error::Invalid(format!("'{}' is not there", old.shown(&directory))))?;
+        let files = files.ok_or_else(|| Error::no_such("directory", old.shown(&directory)))?;
         Ok(Self { old: Arc::clone(old), directory, whiteouts, files })
     }
 

@@ -1,0 +1,174 @@
+//! Containers of an old Docker: what they changed is there, and they can be started.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{XattrFlags, setxattr};
+use serde_json::{Value, json};
+
+use crate::docker::{DRIVERS, Driver, OldContainer, OldDocker, busybox, chmod};
+use crate::home::{Answer, Home};
+use crate::untar::whiteout;
+
+/// What a container did: a file deleted, one changed, a directory made anew, and links.
+fn change(driver: Driver, container: &OldContainer) {
+    container.put("etc/new", "new\n");
+    container.put("srv/fresh", "fresh\n");
+    fs::hard_link(container.changes.join("etc/new"), container.changes.join("srv/linked")).unwrap();
+    let at = |path: &str| container.changes.join(path);
+    match driver {
+        // As AUFS leaves a branch: whiteouts are links of one file.
+        Driver::Aufs => {
+            for directory in [".wh..wh.plnk", ".wh..wh.orph"] {
+                fs::create_dir(at(directory)).unwrap();
+                chmod(&at(directory), 0o700);
+            }
+            fs::write(at(".wh..wh.aufs"), "").unwrap();
+            chmod(&at(".wh..wh.aufs"), 0o444);
+            for whiteout in ["etc/.wh.motd", "srv/.wh..wh..opq"] {
+                fs::hard_link(at(".wh..wh.aufs"), at(whiteout)).unwrap();
+            }
+        }
+        Driver::Overlay2 => {
+            whiteout(&at("etc/motd"));
+            setxattr(at("srv"), "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+            setxattr(at("etc"), "trusted.overlay.impure", b"y", XattrFlags::empty()).unwrap();
+            setxattr(at("etc"), "trusted.overlay.origin", b"\0\xfb\x01", XattrFlags::empty()).unwrap();
+        }
+    }
+}
+
+fn inspect(home: &Home, name: &str) -> Value {
+    serde_json::from_str::<Value>(&home.ok(&["inspect", name])).unwrap()[0].clone()
+}
+
+fn adopt(home: &Home, docker: &OldDocker) -> Answer {
+    let answer = home.run(&["storage", "adopt", docker.place()]);
+    assert_eq!(answer.status, Some(0), "{answer:?}");
+    answer
+}
+
+#[test]
+fn a_container_starts_with_what_it_changed() {
+    for old_driver in DRIVERS {
+        for driver in Home::new().drivers() {
+            let mut docker = OldDocker::new(old_driver);
+            let image = docker.add(&["app:1"], &[busybox()]);
+            let script = "cat /etc/new; ls /etc/motd /srv; stat -c %h /srv/linked";
+            let container = docker.create("web", &image, &["sh", "-c", script]);
+            change(old_driver, &container);
+            let home = Home::new();
+            let run = |arguments: &[&str]| home.run(&[&["--storage-driver", &driver], arguments].concat());
+            let answer = run(&["storage", "adopt", docker.place()]);
+            assert_eq!((answer.status, answer.err.as_str()), (Some(0), ""), "{answer:?}");
+            assert_eq!(answer.out, "Adopted image: app:1\nAdopted container: web\n");
+            let answer = run(&["diff", "web"]);
+            let expected = "C /etc\nD /etc/motd\nA /etc/new\nC /srv\nA /srv/fresh\nA /srv/linked\nD /srv/old\nD /srv/one\n\
+                            D /srv/two\n";
+            assert_eq!(answer.out, expected, "{old_driver:?} on {driver}");
+            let answer = run(&["start", "-a", "web"]);
+            assert_eq!(answer.out, "new\n/srv:\nfresh\nlinked\n2\n", "{answer:?}");
+            assert!(answer.err.contains("/etc/motd: No such file"), "{answer:?}");
+            home.assert_consistent();
+            assert_eq!(home.ok(&["ps", "-aq", "--no-trunc"]).trim(), container.id);
+            home.ok(&["rm", "web"]);
+            home.ok(&["rmi", "app:1"]);
+            home.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn a_container_is_what_it_was() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    let container = docker.create("web", &image, &["-c", "exit 4"]);
+    container.configure(|config| {
+        config["State"] = json!({ "Running": false, "ExitCode": 4, "OOMKilled": true, "Error": "",
+            "StartedAt": "2021-01-01T00:00:00Z", "FinishedAt": "2021-01-02T00:00:00.5Z" });
+        config["Config"] = json!({ "Hostname": "box", "User": "0:0", "Tty": true, "OpenStdin": true, "StdinOnce": true,
+            "Env": ["A=1", "B=2 3"], "Cmd": ["-c", "exit 4"], "Image": "app:1", "WorkingDir": "/srv",
+            "Entrypoint": ["/bin/sh"], "Labels": { "k": "v" }, "StopSignal": "SIGINT" });
+        config["MountPoints"] = json!({
+            "/data": { "Type": "bind", "Source": "/srv", "Destination": "/data", "RW": false, "Name": "" },
+            "/v": { "Type": "volume", "Source": "/var/lib/docker/volumes/db/_data", "Destination": "/v", "RW": true,
+                "Name": "db", "Driver": "local" },
+        });
+    });
+    container.configure_host(|host| {
+        *host = json!({ "NetworkMode": "default", "PortBindings": { "80/tcp": [{ "HostPort": "80" }] },
+            "RestartPolicy": { "Name": "always" }, "CapAdd": ["NET_ADMIN"], "CapDrop": ["CAP_CHOWN"], "Memory": 1 << 26,
+            "NanoCpus": 500_000_000, "PidsLimit": 100, "ReadonlyRootfs": true, "Tmpfs": { "/run": "size=1m" },
+            "Ulimits": [{ "Name": "nofile", "Soft": 64, "Hard": 128 }],
+            "SecurityOpt": ["no-new-privileges", "label=disable"], "Privileged": false });
+    });
+    let home = Home::new();
+    let answer = adopt(&home, &docker);
+    for told in [
+        "'/srv' of the host stays mounted at '/data'",
+        "what is in its volume 'db' at '/v' does not come along; copy '/var/lib/docker/volumes/db/_data'",
+        "it comes without the security option 'label=disable', the network 'default', published ports, '--restart always'",
+    ] {
+        assert!(answer.err.contains(&format!("mica: warning: container web: {told}")), "{answer:?}");
+    }
+    let found = inspect(&home, "web");
+    let config = &found["Config"];
+    for (name, value) in [
+        ("Hostname", json!("box")),
+        ("User", json!("0:0")),
+        ("Tty", json!(true)),
+        ("OpenStdin", json!(true)),
+        ("Env", json!(["A=1", "B=2 3"])),
+        ("Cmd", json!(["-c", "exit 4"])),
+        ("Entrypoint", json!(["/bin/sh"])),
+        ("WorkingDir", json!("/srv")),
+        ("Labels", json!({ "k": "v" })),
+        ("Image", json!("app:1")),
+    ] {
+        assert_eq!(config[name], value, "{name}");
+    }
+    let host = &found["HostConfig"];
+    assert_eq!((&host["Memory"], &host["ReadonlyRootfs"]), (&json!(1 << 26), &json!(true)));
+    assert_eq!(found["Created"], "2020-02-03T04:05:06.123456789Z");
+    let state = &found["State"];
+    assert_eq!(
+        (&state["Status"], &state["ExitCode"], &state["OOMKilled"]),
+        (&json!("exited"), &json!(4), &json!(true))
+    );
+    assert_eq!(state["FinishedAt"], "2021-01-02T00:00:00.5Z");
+    assert_eq!(home.names("volumes"), ["db"]);
+}
+
+#[test]
+fn one_that_ran_when_its_host_went_down_is_one_that_was_killed() {
+    let mut docker = OldDocker::new(DRIVERS[0]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    let container = docker.create("web", &image, &["echo", "again"]);
+    container.configure(|config| {
+        config["State"] = json!({ "Running": true, "ExitCode": 0, "StartedAt": "2021-01-01T00:00:00Z" });
+    });
+    let home = Home::new();
+    adopt(&home, &docker);
+    assert_eq!(home.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web"]), "exited 137\n");
+    assert_eq!(home.ok(&["start", "-a", "web"]), "again\n");
+}
+
+/// Without `auplink flush`, `/.wh..wh.plnk` has names of files whose other names are in the image.
+#[test]
+fn what_aufs_left_in_disorder_is_told() {
+    let mut docker = OldDocker::new(Driver::Aufs);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    let container = docker.create("web", &image, &["cat", "/srv/one", "/srv/two"]);
+    container.put("srv/one", "changed\n");
+    let links = container.changes.join(".wh..wh.plnk");
+    fs::create_dir(&links).unwrap();
+    let written = container.changes.join("srv/one");
+    fs::hard_link(&written, links.join(format!("77.{}", fs::metadata(&written).unwrap().ino()))).unwrap();
+    fs::write(links.join("78.4711"), "the only one").unwrap();
+    let home = Home::new();
+    let answer = adopt(&home, &docker);
+    assert!(answer.err.contains("container web: AUFS was not unmounted in good order"), "{answer:?}");
+    assert!(answer.err.contains("has a name for is left out: 78.4711"), "{answer:?}");
+    assert_eq!(home.ok(&["start", "-a", "web"]), "changed\nboth\n");
+    assert_eq!(home.ok(&["diff", "web"]), "C /srv\nC /srv/one\n");
+}

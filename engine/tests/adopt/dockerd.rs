@@ -1,0 +1,1 @@
+//! A data root that Debian's dockerd wrote.
