@@ -156,6 +156,7 @@ impl Serve<'_> {
             self.stage.machine()?.pause()?;
         }
         self.clients[index].role = Role::Freezer;
+        self.stage.write_back()?;
         done()
     }
 

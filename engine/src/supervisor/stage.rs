@@ -136,6 +136,18 @@ impl<'e> Stage<'e> {
         Some(text)
     }
 
+    /// Has what was written through mappings of memory reach the layer. A process that serves the root file system is only
+    /// told of it when the kernel writes it back.
+    pub(crate) fn write_back(&self) -> Result<()> {
+        let Some(rootfs) = self.rootfs.as_ref().filter(|rootfs| rootfs.helper_pid().is_some()) else {
+            return Ok(());
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(rootfs.root(), ".", flags, Mode::empty());
+        let written = root.and_then(rustix::fs::syncfs);
+        written.map_err(|e| Error::io(|| "write back what is mapped into memory")(e.into()))
+    }
+
     /// Puts the state on disk; `point` names the moment after that.
     pub(crate) fn record(&self, point: &str) -> Result<()> {
         self.state.write(self.container.dir())?;
