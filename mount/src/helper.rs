@@ -1,6 +1,6 @@
 //! A file system that a process serves through FUSE.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -27,10 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The mount, detached, and the process that serves it.
-pub(crate) fn open(helper: &Helper, command: &[OsString]) -> Result<(OwnedFd, Server)> {
+pub(crate) fn open(
+    helper: &Helper,
+    command: &[OsString],
+    source: Option<&OsStr>,
+) -> Result<(OwnedFd, Server)> {
     let channel = channel()?;
     let context = Context::open("fuse", doing(helper))?;
-    context.string("source", helper.driver.as_str())?;
+    context.string("source", source.unwrap_or(helper.driver.as_ref()))?;
     context.string("subtype", helper.driver.as_str())?;
     context.string("fd", channel.as_raw_fd().to_string())?;
     for (name, value) in VALUES {
@@ -55,7 +59,12 @@ pub(crate) fn open(helper: &Helper, command: &[OsString]) -> Result<(OwnedFd, Se
 }
 
 /// Mounts it by `mount(2)`.
-pub(crate) fn classic(helper: &Helper, command: &[OsString], at: &Path) -> Result<Server> {
+pub(crate) fn classic(
+    helper: &Helper,
+    command: &[OsString],
+    source: Option<&OsStr>,
+    at: &Path,
+) -> Result<Server> {
     let channel = channel()?;
     let mut options = format!("fd={},{}", channel.as_raw_fd(), ACCESS.join(","));
     for (name, value) in VALUES {
@@ -66,7 +75,7 @@ pub(crate) fn classic(helper: &Helper, command: &[OsString], at: &Path) -> Resul
     }
     let flags = if helper.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     let fstype = format!("fuse.{}", helper.driver);
-    mount::mount(helper.driver.as_str(), at, fstype, flags, fs::text(&options)?.as_c_str())
+    mount::mount(source.unwrap_or(helper.driver.as_ref()), at, fstype, flags, fs::text(&options)?.as_c_str())
         .map_err(|e| failed(doing(helper), e, ""))?;
     let started = CString::new(at.as_os_str().as_bytes())
         .map_err(|e| Error::driver(doing(helper), e))

@@ -20,6 +20,7 @@ use crate::{Calls, Tree, bind, classic, fs, helper, idmap, overlay};
 pub struct Mounter {
     scratch: PathBuf,
     helper: Vec<OsString>,
+    source: Option<OsString>,
     calls: Calls,
 }
 
@@ -27,13 +28,20 @@ impl Mounter {
     /// Makes them by the best calls that the kernel has. `scratch` is an existing directory; where a tree needs a place in the
     /// tree of names, on old kernels, it gets one in there, and leaves nothing of it behind.
     pub fn new(scratch: impl Into<PathBuf>) -> Self {
-        Self { scratch: scratch.into(), helper: Vec::new(), calls: Calls::best() }
+        Self { scratch: scratch.into(), helper: Vec::new(), source: None, calls: Calls::best() }
     }
 
     /// Names the command that serves [`MountSpec::Helper`]. The driver's name and the helper's arguments are appended.
     #[must_use]
     pub fn with_helper<A: Into<OsString>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
         self.helper = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Names what the mount table shows as the source of a [`MountSpec::Helper`], instead of the driver's name.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<OsString>) -> Self {
+        self.source = Some(source.into());
         self
     }
 
@@ -88,9 +96,8 @@ impl Mounter {
             MountSpec::Bind(spec) => Ok((None, bind::open(spec)?)),
             MountSpec::Overlay(spec) => Ok((None, overlay::open(spec, self.calls, &self.scratch)?)),
             MountSpec::Fs(spec) => Ok((None, fs::open(spec)?)),
-            MountSpec::Helper(spec) => {
-                helper::open(spec, &self.helper).map(|(root, server)| (Some(server), root))
-            }
+            MountSpec::Helper(spec) => helper::open(spec, &self.helper, self.source.as_deref())
+                .map(|(root, server)| (Some(server), root)),
             other => Err(unknown(other)),
         }
     }
@@ -128,7 +135,9 @@ impl Mounter {
                 idmap::need(self.calls, spec.id_map.as_ref())?;
                 fs::classic(spec, at)?;
             }
-            MountSpec::Helper(spec) => return helper::classic(spec, &self.helper, at).map(Some),
+            MountSpec::Helper(spec) => {
+                return helper::classic(spec, &self.helper, self.source.as_deref(), at).map(Some);
+            }
             other => return Err(unknown(other)),
         }
         Ok(None)

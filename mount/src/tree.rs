@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use mica_core::Result;
 use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, UnmountFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags};
 
 use crate::error::failed;
 use crate::helper::Server;
 use crate::overlay::descriptor_path;
 use crate::scratch::{Scratch, make_private, open_dir};
 use crate::writes::Writes;
-use crate::{Attached, bind};
+use crate::{Attached, bind, sys};
 
 /// A mounted tree, which is gone when this value is dropped and nobody has anything in it open.
 ///
@@ -58,6 +58,12 @@ impl Tree {
         self.server.as_ref().and_then(Server::pid)
     }
 
+    /// Forbids on it what these flags say, such as setuid programs and devices. Needs Linux 5.12.
+    pub fn restrict(&self, to: MountAttrFlags) -> Result<()> {
+        let attributes = sys::Attributes { attr_set: u64::from(to.bits()), ..times(to) };
+        sys::mount_setattr(self.root(), false, &attributes).map_err(|e| failed("restrict a mount", e, ""))
+    }
+
     /// Gives the tree a name: the existing directory `at`, whose last component is no link. What is mounted below it
     /// later does not spread to other mount namespaces. After an error the tree is gone.
     pub fn attach(self, at: &Path) -> Result<Attached> {
@@ -92,6 +98,13 @@ impl Tree {
         let ended = server.map_or(Ok(()), Server::close);
         written.and(unmounted).and(ended)
     }
+}
+
+/// How times of access are kept is one value of several bits, of which all must be cleared to set one.
+fn times(to: MountAttrFlags) -> sys::Attributes {
+    let times = MountAttrFlags::MOUNT_ATTR__ATIME;
+    let clear = if to.intersects(times) { times.bits() } else { 0 };
+    sys::Attributes { attr_clr: u64::from(clear), ..sys::UNCHANGED }
 }
 
 impl From<OwnedFd> for Tree {
