@@ -28,9 +28,10 @@ fn main() -> ExitCode {
     {
         inside(way, dir);
     }
-    let tests: [Test; 8] = [
+    let tests: [Test; 9] = [
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
+        ("a-tree-is-of-the-drivers-type-and-forbids-nothing", is_of_its_type_and_forbids_nothing),
         ("a-tree-that-cannot-be-attached-is-served-no-more", ends_when_it_cannot_be_attached),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
         ("a-helper-that-does-not-start-leaves-no-mount", does_not_start),
@@ -91,6 +92,19 @@ fn is_served_by_its_name(calls: Calls) {
     drop(busy);
     attached.close().unwrap();
     assert!(!is_running(pid) && !at.join("hello").exists());
+}
+
+fn is_of_its_type_and_forbids_nothing(calls: Calls) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("at");
+    fs::create_dir(&at).unwrap();
+    let attached = open(&dir, calls, this_program(), false, "well").unwrap().attach(&at).unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let entry = mounts.lines().find(|line| line.contains(at.to_str().unwrap())).unwrap();
+    assert!(entry.contains(" fuse.test "), "{entry}");
+    assert!(entry.contains("default_permissions,allow_other,max_read=1048576"), "{entry}");
+    assert!(!entry.contains("nosuid") && !entry.contains("nodev") && !entry.contains("noexec"), "{entry}");
+    attached.close().unwrap();
 }
 
 fn ends_when_it_cannot_be_attached(calls: Calls) {
