@@ -54,8 +54,8 @@ impl Default for Wishes {
 ///
 /// A thread that panics, or that cannot read from the connection, ends this process: the others wait in a read that
 /// nothing but the kernel can end, and a mount that nobody serves must fail (`ENOTCONN`), not hang.
-pub fn serve<F: Extra>(channel: OwnedFd, fs: Arc<F>, wishes: &Wishes) -> io::Result<()> {
-    let server = Server::new(Arc::clone(&fs));
+pub fn serve<F: Extra>(channel: OwnedFd, fs: &Arc<F>, wishes: &Wishes) -> io::Result<()> {
+    let server = Server::new(Arc::clone(fs));
     let Some(terms) = init::negotiate(channel.as_fd(), &server, wishes)? else {
         fs.destroy();
         return Ok(());
@@ -70,7 +70,7 @@ pub fn serve<F: Extra>(channel: OwnedFd, fs: Arc<F>, wishes: &Wishes) -> io::Res
         let serving: Vec<_> = queues
             .iter()
             .map(|queue| {
-                let worker = Worker::new(queue.as_fd(), &server, &*fs);
+                let worker = Worker::new(queue.as_fd(), &server, fs);
                 scope.spawn(move || run(&worker))
             })
             .collect();

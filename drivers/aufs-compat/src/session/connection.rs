@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use fuse_backend_rs::api::filesystem::OpenOptions;
 use rustix::fs::MemfdFlags;
 
 use super::init::Terms;
@@ -118,6 +119,12 @@ pub struct Backing {
 }
 
 impl Backing {
+    /// What the reply to an open says, that names this as what to read and write.
+    pub fn options(&self) -> OpenOptions {
+        const FOPEN_PASSTHROUGH: u32 = 1 << 7;
+        sys::file::open_options(FOPEN_PASSTHROUGH)
+    }
+
     /// How a reply names it.
     pub fn number(&self) -> u32 {
         self.number.get()
