@@ -15,8 +15,9 @@ mod shelf;
 mod sys;
 mod walk;
 
-pub use attributes::copy_attributes;
+pub use attributes::{copy_attributes, copy_path_attributes};
 pub use copy::{Pair, copy, copy_paired, copy_without};
+pub use data::Abilities;
 pub use error::{Error, Result};
 pub use filesystem::file_system;
 pub use project::{ProjectUsage, assign_project, limit_project, limits_projects, project, project_usage};
