@@ -3,7 +3,9 @@
 mod host;
 mod layer;
 mod mounts;
+mod pseudo_links;
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -17,6 +19,7 @@ use mica_core::{
 };
 use mica_tree::Shelf;
 
+use crate::union::name::{OPAQUE, PSEUDO_LINKS};
 use crate::{NAME, Options};
 use layer::{Layer, State};
 
@@ -53,7 +56,7 @@ impl AufsCompat {
     /// Forgets what was recorded of layers that a crash kept from coming to be, or that it left half removed.
     fn sweep(&self) -> io::Result<()> {
         let records = self.root.join("layers");
-        let is_stale = |name: &std::ffi::OsStr| !self.root.join("diff").join(name).exists();
+        let is_stale = |name: &OsStr| !self.root.join("diff").join(name).exists();
         let stale: Vec<_> = fs::read_dir(&records)?
             .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
             .filter(|name| is_stale(name))
@@ -87,11 +90,24 @@ impl AufsCompat {
         let layer = Layer::at(&self.root, chain.id);
         let making = File::open(self.root.join("layers")).and_then(|dir| dir.lock_shared().map(|()| dir));
         let _making = making.map_err(layer.failed("create"))?;
-        self.shelf.create(chain.id, |dir| {
+        let made = self.shelf.create(chain.id, |dir| {
             fill(dir).map_err(layer.failed("create"))?;
             self.record(&layer, chain.parents, state).map_err(layer.failed("create"))?;
             failpoint::hit("aufs-compat.create.recorded").map_err(layer.failed("create"))
-        })
+        });
+        if made.is_err() && !layer.diff().exists() {
+            // What cannot be forgotten now is forgotten by the next open.
+            let _ = layer.forget();
+        }
+        made
+    }
+
+    /// Makes the names that a mount left to make whose helper was killed.
+    fn make_names(&self, layer: &Layer, parents: &[LayerId]) -> io::Result<()> {
+        if !pseudo_links::are_waiting(layer.diff())? {
+            return Ok(());
+        }
+        pseudo_links::make(self.branches(layer.diff(), parents, mounts::WRITTEN))
     }
 
     /// Says what a layer is from now on.
@@ -113,17 +129,13 @@ impl GraphDriver for AufsCompat {
     fn status(&self) -> Result<Vec<(String, String)>> {
         let backing = mica_tree::file_system(self.shelf.root().as_fd()).map_err(io::Error::from);
         let backing = backing.map_err(Error::io(|| "look at the file system"))?;
-        let passthrough = match self.options.passthrough {
-            Some(false) => "false",
-            _ if mica_mount::fuse_passthrough()? => "true",
-            _ => "false",
-        };
+        let passthrough = self.options.passthrough != Some(false) && mica_mount::fuse_passthrough()?;
         let rows = [
             ("Root Dir", self.root.display().to_string()),
             ("Backing Filesystem", backing),
             ("Dirs", self.list()?.len().to_string()),
             ("Dirperm1 Supported", "true".to_owned()),
-            ("Passthrough", passthrough.to_owned()),
+            ("Passthrough", passthrough.to_string()),
         ];
         Ok(rows.map(|(name, value)| (name.to_owned(), value)).into())
     }
@@ -174,6 +186,7 @@ impl GraphDriver for AufsCompat {
                 failpoint::hit("aufs-compat.commit.inherited").map_err(layer.failed("commit"))?;
             }
         }
+        self.make_names(&layer, chain.parents).map_err(layer.failed("commit"))?;
         self.record(&layer, chain.parents, State::Committed).map_err(layer.failed("commit"))?;
         failpoint::hit("aufs-compat.commit.marked").map_err(layer.failed("commit"))
     }
@@ -184,11 +197,18 @@ impl GraphDriver for AufsCompat {
 
     fn duplicate(&self, from: Chain<'_>, to: &LayerId) -> Result<()> {
         let source = self.layer(from.id)?.attached()?.writable()?;
+        let parents = from.parents;
         self.make(Chain { id: to, ..from }, State::Writable, |root| {
             let (from, to) = (File::open(source.diff())?, File::open(root)?);
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let copied = mica_tree::copy_without(from.as_fd(), to.as_fd(), threads, &is_bookkeeping);
-            copied.map_err(io::Error::from)
+            let waiting = pseudo_links::are_waiting(source.diff())?;
+            let left_out = |name: &[u8]| is_bookkeeping(name) && !(waiting && name == PSEUDO_LINKS);
+            mica_tree::copy_without(from.as_fd(), to.as_fd(), threads, &left_out)?;
+            if waiting {
+                pseudo_links::rename_copied(root)?;
+                pseudo_links::make(self.branches(root, parents, mounts::WRITTEN))?;
+            }
+            Ok(())
         })
     }
 
@@ -247,7 +267,7 @@ fn prepare(root: &Path) -> Result<Shelf> {
 
 /// What AUFS keeps in a branch for itself, while that is mounted. What makes a directory opaque is content.
 fn is_bookkeeping(name: &[u8]) -> bool {
-    name.starts_with(b".wh..wh.") && name != crate::union::name::OPAQUE
+    name.starts_with(b".wh..wh.") && name != OPAQUE
 }
 
 fn capabilities(options: &Options) -> Capabilities {

@@ -11,6 +11,7 @@ use mica_core::{
     Access, Chain, Error, GraphDriver, LayerId, LayerOptions, MountOptions, MountRequest, MountSpec,
     OptionMap,
 };
+use mica_mount::{Mounter, Tree};
 use tempfile::TempDir;
 
 /// A root with the layers `base` and `middle`, committed, and `top`, writable, one on the other.
@@ -42,6 +43,24 @@ impl Place {
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    /// The tree of a layer, mounted.
+    fn mount(&self, chain: Chain<'_>, access: Access) -> Tree {
+        let request = MountRequest { access, options: MountOptions::default() };
+        let mounts = self.driver.mounts(chain, &request).unwrap();
+        let mounter = Mounter::new(self.dir.path()).with_helper([env!("CARGO_BIN_EXE_mica-aufs"), "--serve"]);
+        mounter.open(&mounts).unwrap()
+    }
+
+    /// Two names of one file in `middle`, which is read through `top`.
+    fn with_a_hard_link() -> Self {
+        let place = Self::new(&[]);
+        let middle = place.dir.path().join("diff/middle");
+        fs::create_dir(middle.join("dir")).unwrap();
+        fs::write(middle.join("first"), "below").unwrap();
+        fs::hard_link(middle.join("first"), middle.join("dir/second")).unwrap();
+        place
     }
 
     /// What the helper is told, with the root left out.
@@ -106,25 +125,26 @@ fn a_union_is_the_layers_branch_over_those_of_its_parents() {
     let place = Place::new(&[]);
     let below = ["diff/middle=ro+wh", "diff/base=ro+wh"];
     let (args, read_only) = place.helper("top", Access::Write, MountOptions::default());
-    assert_eq!(args[1], "diff/top=rw");
-    assert_eq!((&args[2..], read_only), (&below.map(str::to_owned)[..], false));
-    let (args, read_only) = place.helper("top", Access::Read, MountOptions::default());
-    assert_eq!((args[1].as_str(), read_only), ("diff/top=ro+wh", true));
-    let (args, _) = place.helper("middle", Access::Read, MountOptions::default());
+    assert_eq!((args[0].as_str(), read_only), ("diff/top=rw", false));
     assert_eq!(args[1..], below);
+    let (args, read_only) = place.helper("top", Access::Read, MountOptions::default());
+    assert_eq!((args[0].as_str(), read_only), ("diff/top=ro+wh", true));
+    let (args, _) = place.helper("middle", Access::Read, MountOptions::default());
+    assert_eq!(args, below);
 }
 
 #[test]
 fn options_reach_the_helper_and_a_mount_is_volatile_only_where_that_is_permitted() {
     let volatile = MountOptions { volatile: true, ..MountOptions::default() };
     let told = |options: &[(&str, &str)], request: &MountOptions| {
-        Place::new(options).helper("top", Access::Write, request.clone()).0.remove(0)
+        let args = Place::new(options).helper("top", Access::Write, request.clone()).0;
+        if args[0] == "-o" { args[1].clone() } else { String::new() }
     };
-    assert_eq!(told(&[], &MountOptions::default()), "passthrough=auto");
-    assert_eq!(told(&[], &volatile), "passthrough=auto,volatile");
-    assert_eq!(told(&[("volatile", "false")], &volatile), "passthrough=auto");
+    assert_eq!(told(&[], &MountOptions::default()), "");
+    assert_eq!(told(&[], &volatile), "volatile");
+    assert_eq!(told(&[("volatile", "false")], &volatile), "");
     let all = [("passthrough", "false"), ("stale_reads", "true"), ("threads", "3")];
-    assert_eq!(told(&all, &volatile), "passthrough=no,stale_reads,volatile,threads=3");
+    assert_eq!(told(&all, &volatile), "stale_reads,volatile,nopassthrough,threads=3");
 }
 
 #[test]
@@ -165,6 +185,32 @@ fn a_copy_leaves_out_what_aufs_keeps_for_itself() {
     assert_eq!(place.names("diff/copy"), ["dir"]);
     assert_eq!(place.names("diff/copy/dir"), [".wh..wh..opq", ".wh.file", ".whether"]);
     assert_eq!(place.file("layers/copy"), "middle\nbase\n");
+}
+
+#[test]
+fn a_copy_of_a_mounted_layer_has_every_name_of_a_hard_link() {
+    let place = Place::with_a_hard_link();
+    let tree = place.mount(chain("top"), Access::Write);
+    fs::write(tree.path().join("first"), "above").unwrap();
+    let copy: LayerId = "copy".parse().unwrap();
+    place.driver.duplicate(chain("top"), &copy).unwrap();
+    tree.close().unwrap();
+    assert_eq!(place.file("diff/copy/dir/second"), "above");
+    let inode = |path: &str| fs::metadata(place.dir.path().join("diff/copy").join(path)).unwrap().ino();
+    assert_eq!(inode("first"), inode("dir/second"));
+}
+
+#[test]
+fn a_layer_whose_helper_was_killed_is_committed_with_every_name_of_a_hard_link() {
+    let place = Place::with_a_hard_link();
+    let tree = place.mount(chain("top"), Access::Write);
+    fs::write(tree.path().join("dir/second"), "above").unwrap();
+    let pid = rustix::process::Pid::from_raw(tree.helper_pid().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(tree.close().unwrap_err().to_string().contains("signal: 9"));
+    assert!(!place.dir.path().join("diff/top/first").exists());
+    place.driver.commit(chain("top")).unwrap();
+    assert_eq!(place.file("diff/top/first"), "above");
 }
 
 #[test]

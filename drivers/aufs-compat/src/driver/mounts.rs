@@ -1,17 +1,19 @@
 //! How a layer is mounted.
 
-use std::ffi::OsString;
+use std::path::Path;
 
 use mica_core::mount::{Bind, Helper};
 use mica_core::{Chain, LayerId, MountOptions, MountSpec, Mounts, Result, WhiteoutForm};
 
 use super::AufsCompat;
 use super::layer::{Layer, State};
-use crate::NAME;
+use crate::branches::{BranchSpec, Permission};
+use crate::mount_options::ServeOptions;
+use crate::{NAME, helper};
 
-/// What a branch is for, as AUFS writes it. Every branch of a layer may hide what is below.
-const WRITTEN: &str = "rw";
-const READ: &str = "ro+wh";
+/// What a branch is for. Every one of a layer may hide what is below.
+pub(super) const WRITTEN: Permission = Permission::Writable { whole_whiteouts: false };
+const READ: Permission = Permission::ReadOnly { real: false, whiteouts: true };
 
 impl AufsCompat {
     /// The layer's own branch over those of its parents.
@@ -34,54 +36,40 @@ impl AufsCompat {
     pub(super) fn places(&self, layer: &Layer, chain: Chain<'_>) -> Result<Vec<(String, String)>> {
         let own = if layer.state()? == State::Committed { READ } else { WRITTEN };
         let mut rows = vec![("UpperDir".to_owned(), layer.diff().display().to_string())];
-        for (number, branch) in self.branches(layer, chain.parents, own).enumerate() {
-            rows.push((format!("br{number}"), branch.display().to_string()));
+        for (number, branch) in self.branches(layer.diff(), chain.parents, own).iter().enumerate() {
+            rows.push((format!("br{number}"), branch.text().display().to_string()));
         }
         Ok(rows)
     }
 
     /// A union, or the one branch as it is where there is no other.
-    fn union(&self, layer: &Layer, chain: Chain<'_>, own: &str, options: &MountOptions) -> Mounts {
-        let read_only = own == READ;
+    fn union(&self, layer: &Layer, chain: Chain<'_>, own: Permission, options: &MountOptions) -> Mounts {
+        let read_only = !own.is_writable();
         if chain.parents.is_empty() {
             return alone(layer, read_only, WhiteoutForm::Merged);
         }
-        let mut args = vec![OsString::from(self.helper_options(options))];
-        args.extend(self.branches(layer, chain.parents, own));
+        let served = ServeOptions {
+            stale_reads: self.options.stale_reads,
+            volatile: options.volatile && self.options.volatile,
+            passthrough: self.options.passthrough.unwrap_or(true),
+            threads: Some(self.options.threads.into()).filter(|&threads| threads > 0),
+            id: None,
+        };
+        let args = helper::arguments(&self.branches(layer.diff(), chain.parents, own), &served);
         let helper = Helper { driver: NAME.to_owned(), args, read_only, label: options.label.clone() };
         Mounts { specs: vec![MountSpec::Helper(helper)], whiteouts: WhiteoutForm::Merged }
     }
 
-    /// What the helper is told beside the branches.
-    fn helper_options(&self, options: &MountOptions) -> String {
-        let passthrough = match self.options.passthrough {
-            None => "auto",
-            Some(true) => "yes",
-            Some(false) => "no",
-        };
-        let mut words = vec![format!("passthrough={passthrough}")];
-        if self.options.stale_reads {
-            words.push("stale_reads".to_owned());
-        }
-        if options.volatile && self.options.volatile {
-            words.push("volatile".to_owned());
-        }
-        if self.options.threads > 0 {
-            words.push(format!("threads={}", self.options.threads));
-        }
-        words.join(",")
-    }
-
-    /// Each branch with what it is for, the layer's own first.
-    fn branches(&self, layer: &Layer, parents: &[LayerId], own: &str) -> impl Iterator<Item = OsString> {
-        let branch = |layer: &Layer, purpose: &str| {
-            let mut text = layer.diff().as_os_str().to_owned();
-            text.push("=");
-            text.push(purpose);
-            text
-        };
-        let first = branch(layer, own);
-        std::iter::once(first).chain(parents.iter().map(move |id| branch(&Layer::at(&self.root, id), READ)))
+    /// A layer's own branch, and those of its parents.
+    pub(super) fn branches(
+        &self,
+        own: &Path,
+        parents: &[LayerId],
+        permission: Permission,
+    ) -> Vec<BranchSpec> {
+        let own = BranchSpec { path: own.to_owned(), permission };
+        let parents = parents.iter().map(|id| Layer::at(&self.root, id).diff().to_owned());
+        std::iter::once(own).chain(parents.map(|path| BranchSpec { path, permission: READ })).collect()
     }
 }
 
