@@ -44,7 +44,9 @@ impl Engine {
     fn arrived(&self, tx: &Transaction<'_>, arrival: &Arrival<'_>, image: &Image) -> Result<Record> {
         let hit = |point| failpoint::hit(point).map_err(Error::io(|| "adopt a container"));
         let store = self.store(None)?;
-        let settings = settle(arrival.settings.clone(), image)?;
+        let Settings { env, labels, .. } = arrival.settings.clone();
+        // What it took from its image it has already, in an order of its own.
+        let settings = Settings { env, labels, ..settle(arrival.settings.clone(), image)? };
         let (below, left_out) = self.init_layer(tx, image, &store, &init_layer::fill)?;
         let id = tx.new_layer(&store)?;
         let Begun::Fresh(layer) = store.create(id, Some(&below), &LayerOptions::default())? else {

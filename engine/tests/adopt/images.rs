@@ -128,7 +128,11 @@ fn a_dry_run_lists_and_takes_nothing() {
     let answer = home.ok(&["storage", "adopt", "--dry-run", docker.place()]);
     let rows: Vec<Vec<&str>> = answer.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[1][..3], ["image", "app:1", &image.id.hex()[..12]], "{answer}");
-    assert_eq!(rows[2], ["container", "web", &container.id[..12], "5.00kB", "to", "be", "adopted"], "{answer}");
+    assert_eq!(
+        rows[2],
+        ["container", "web", &container.id[..12], "5.00kB", "to", "be", "adopted"],
+        "{answer}"
+    );
     assert!(answer.ends_with("MB\n") && answer.contains("\n1 image and 1 container, "), "{answer}");
     home.assert_empty();
     home.ok(&["storage", "adopt", docker.place()]);
