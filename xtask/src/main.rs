@@ -19,6 +19,7 @@ mod setup;
 mod source;
 mod test;
 mod tree;
+mod unpacked;
 
 use options::{DISK, Flag, IN_GUEST, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
 use std::path::PathBuf;

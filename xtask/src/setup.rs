@@ -2,6 +2,7 @@
 
 use crate::options::Options;
 use crate::run::{cargo, command, is_root, output};
+use crate::unpacked::{DOCKER, unpack};
 use crate::{Result, run};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -66,14 +67,23 @@ pub(crate) fn ensure(whom: For, install: bool) -> Result<bool> {
     if !nextest {
         println!("setup: missing cargo-nextest: runs each test in a process of its own, with a time-out");
     }
+    let docker = run::target_dir()?.join("docker");
+    let has_docker = whom == For::Demo || docker.exists();
+    if !has_docker {
+        let packages = DOCKER.join(" and ");
+        println!("setup: missing in {}, unpacked: {packages}: an old root to adopt", docker.display());
+    }
     if !install {
-        return Ok(!missing.is_empty() || !nextest);
+        return Ok(!missing.is_empty() || !nextest || !has_docker);
     }
     if !missing.is_empty() {
         install_packages(&missing.iter().map(|package| package.name).collect::<Vec<_>>())?;
     }
     if !nextest {
         install_nextest()?;
+    }
+    if !has_docker {
+        unpack(&DOCKER, &docker)?;
     }
     Ok(false)
 }
