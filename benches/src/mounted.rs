@@ -65,7 +65,7 @@ impl Union {
                 Some(self.serve(&command, at)?)
             }
             Way::Aufs(options) => Some(self.aufs(stage, &self.branches(), options, at)?),
-            Way::Mirror => Some(self.aufs(stage, "br:rw/upper=rw", "passthrough=no", at)?),
+            Way::Mirror => Some(self.aufs(stage, "br:rw/upper=rw", "nopassthrough", at)?),
         };
         Ok(Mounted { at: at.to_owned(), server })
     }

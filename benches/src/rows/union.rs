@@ -164,11 +164,11 @@ fn row<'a>(stage: &'a Stage, base: &Path, work: &Work) -> Row<'a> {
     let mut ways = vec![
         (OVERLAY, Way::Overlay),
         (FUSE_OVERLAYFS, Way::FuseOverlayfs),
-        (CACHED, Way::Aufs("passthrough=no")),
-        (PASSTHROUGH, Way::Aufs("passthrough=auto")),
+        (CACHED, Way::Aufs("nopassthrough")),
+        (PASSTHROUGH, Way::Aufs("rw")),
     ];
     let compared = |name: &str| work.bounds.iter().any(|(of, with, _)| [*of, *with].contains(&name));
-    ways.extend(compared(STALE).then_some((STALE, Way::Aufs("passthrough=auto,stale_reads"))));
+    ways.extend(compared(STALE).then_some((STALE, Way::Aufs("stale_reads"))));
     ways.extend(compared(MIRROR).then_some((MIRROR, Way::Mirror)));
     let lowers: Vec<PathBuf> = TREE.iter().map(PathBuf::from).collect();
     let contenders = ways.into_iter().map(|(name, way)| contender(stage, base, name, way, &lowers, work));
@@ -189,7 +189,7 @@ pub(super) fn large(stage: &Stage) -> Result<Vec<Row<'_>>> {
         ..walk
     };
     let whole = Work { measured: |site| site.client("create", "", &["1", "15000"]), ..half };
-    let aufs = Way::Aufs("passthrough=auto");
+    let aufs = Way::Aufs("rw");
     let two = [PathBuf::from("merged")];
     let take = |name, way, lowers: &[PathBuf], work| contender(stage, &base, name, way, lowers, work);
     Ok(vec![
