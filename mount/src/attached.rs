@@ -53,6 +53,12 @@ impl Attached {
         self.server.as_ref().map(Server::said).unwrap_or_default()
     }
 
+    /// Lets go of it, so that others can unmount it, but keeps watching the process that serves it.
+    pub fn loosen(mut self) -> Loose {
+        self.mount.live = false;
+        Loose { at: std::mem::take(&mut self.at), server: self.server.take() }
+    }
+
     /// Lets it live as long as its mount namespace. Its helper, if it has one, is to be reaped by the caller.
     pub fn leave(mut self) {
         self.mount.live = false;
@@ -71,6 +77,37 @@ impl Attached {
         drop(mount);
         let ended = server.map_or(Ok(()), Server::close);
         written.and(detached).and(ended)
+    }
+}
+
+/// A tree that has a name, and that anybody can unmount. It stays when this value is dropped.
+#[derive(Debug)]
+pub struct Loose {
+    at: PathBuf,
+    server: Option<Server>,
+}
+
+impl Loose {
+    /// A descriptor of the process that serves the tree, where one does, which becomes readable when that ends.
+    pub fn helper_pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.server.as_ref().map(Server::pidfd)
+    }
+
+    /// Detaches what is mounted at the name of the tree.
+    pub fn detach(&self) -> Result<()> {
+        rustix::mount::unmount(&self.at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|e| Error::io(|| format!("unmount '{}'", self.at.display()))(e.into()))
+    }
+
+    /// Waits for the end of the process that serves it, and reports how it ended.
+    pub fn close(mut self) -> Result<()> {
+        self.server.take().map_or(Ok(()), Server::close)
+    }
+}
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        let _ = self.server.take().map(Server::leave);
     }
 }
 
