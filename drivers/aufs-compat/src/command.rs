@@ -1,15 +1,16 @@
 //! The command `mica-aufs`, by which a person or fstab mounts a union.
 
 mod arguments;
+mod remount;
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use mica_core::mount::Helper;
 use mica_core::{Error, MountSpec, Mounts, Result, WhiteoutForm};
-use mica_mount::{Attached, Mounter, Tree};
+use mica_mount::{Attached, Loose, Mounter, Tree};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
@@ -35,7 +36,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            session::report(&error.to_string());
+            session::report(&format!("{NAME}: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -52,13 +53,14 @@ fn run(args: &[OsString]) -> Result<()> {
             return Ok(());
         }
         Request::Nothing => return Ok(()),
+        Request::Remount(remount) => return remount.perform(),
         Request::Mount(arguments) => *arguments,
     };
     // Before the process that serves is started, which has them blocked then from its first moment on.
     let ending = foreground.then(block_signals).transpose()?;
     let attached = mount(options, source, &at)?;
     match ending {
-        Some(signals) => stay(attached, &signals),
+        Some(signals) => stay(attached.loosen(), &signals),
         None => {
             attached.leave();
             Ok(())
@@ -68,9 +70,6 @@ fn run(args: &[OsString]) -> Result<()> {
 
 /// Mounts it; when this returns, it is served.
 fn mount(mut options: MountOptions, source: Option<OsString>, at: &Path) -> Result<Attached> {
-    for branch in &mut options.branches {
-        branch.path = absolute(&branch.path)?;
-    }
     let id = new_id()?;
     let source = options.source.take().or(source).unwrap_or_else(|| format!("si={id}").into());
     options.options.id = Some(id.clone());
@@ -88,7 +87,7 @@ fn mount(mut options: MountOptions, source: Option<OsString>, at: &Path) -> Resu
         tree.restrict(options.attributes)?;
     }
     show(&tree, &id);
-    tree.attach(&absolute(at)?)
+    tree.attach(&std::path::absolute(at).map_err(Error::io(|| format!("find '{}'", at.display())))?)
 }
 
 /// Has the branches be found by the device of the mount, too.
@@ -98,31 +97,28 @@ fn show(tree: &Tree, id: &str) {
         helper::name_device(Path::new(RUN), &device, id)
     });
     if let Err(error) = named {
-        session::report(&format!("the branches are not shown in '{RUN}': {error}"));
+        session::report(&format!("{NAME}: the branches are not shown in '{RUN}': {error}"));
     }
 }
 
 /// Waits until it is unmounted, or unmounts it when it is told to end.
-fn stay(attached: Attached, signals: &SignalFd) -> Result<()> {
-    if let Some(helper) = attached.helper_pidfd() {
-        let mut waiting = [
-            PollFd::from_borrowed_fd(helper, PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-        ];
+fn stay(mount: Loose, signals: &SignalFd) -> Result<()> {
+    if let Some(helper) = mount.helper_pidfd() {
+        let ending = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut waiting = [ending(helper), ending(signals.as_fd())];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut waiting, None))
             .map_err(|e| Error::io(|| "wait for the end of a mount")(e.into()))?;
+        if waiting[0].revents().is_empty() {
+            mount.detach()?;
+        }
     }
-    attached.close()
+    mount.close()
 }
 
 fn block_signals() -> Result<SignalFd> {
     let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     let blocked = signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC));
     blocked.map_err(|e| Error::io(|| "wait for signals")(e.into()))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(Error::io(|| format!("find '{}'", path.display())))
 }
 
 /// A number that no other mount has, in hexadecimal digits.

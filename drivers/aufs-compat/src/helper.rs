@@ -18,7 +18,7 @@ mod run_dir;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -40,7 +40,7 @@ pub(crate) use run_dir::name_device;
 pub const RUN: &str = "/run/mica-aufs";
 
 /// How long to wait for a mount of the same branch that is just ending.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The arguments by which [`main`] serves these branches: `-o` and options, where there are any, and each branch as
 /// `PATH=PERMISSION`, in which nothing is escaped.
@@ -87,7 +87,10 @@ fn serve(args: &[OsString]) -> Result<()> {
             .ok()
     });
     let wishes = Wishes { passthrough: options.passthrough, threads: options.threads };
-    session::serve(channel, &open(&branches, &options)?, &wishes).map_err(Error::io(|| "serve a mount"))
+    let union = open(&branches, &options)?;
+    // The branches are open by now. What others have mounted would stay mounted as long as this process has it, too.
+    mica_mount::keep_only(&["/dev", "/proc", "/run"].map(Path::new))?;
+    session::serve(channel, &union, &wishes).map_err(Error::io(|| "serve a mount"))
 }
 
 fn open(branches: &[BranchSpec], options: &ServeOptions) -> Result<Arc<Union>> {
@@ -107,14 +110,6 @@ fn open(branches: &[BranchSpec], options: &ServeOptions) -> Result<Arc<Union>> {
 
 /// Refuses branches that are no directories, or of which one is inside another, by their names.
 fn check_places(branches: &[BranchSpec]) -> Result<()> {
-    let place = |branch: &BranchSpec| {
-        let doing = || format!("open branch '{}'", branch.path.display());
-        let place = fs::canonicalize(&branch.path).map_err(Error::io(doing))?;
-        match place.is_dir() {
-            true => Ok((place, branch.path.as_path())),
-            false => Err(Error::io(doing)(Errno::NOTDIR.into())),
-        }
-    };
     let mut places = branches.iter().map(place).collect::<Result<Vec<_>>>()?;
     // What is inside a directory comes next after it, or after others that are.
     places.sort_unstable();
@@ -125,6 +120,16 @@ fn check_places(branches: &[BranchSpec]) -> Result<()> {
             outer.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Where a branch is, and how it was written.
+fn place(branch: &BranchSpec) -> Result<(PathBuf, &Path)> {
+    let doing = || format!("open branch '{}'", branch.path.display());
+    let place = fs::canonicalize(&branch.path).map_err(Error::io(doing))?;
+    match place.is_dir() {
+        true => Ok((place, &branch.path)),
+        false => Err(Error::io(doing)(Errno::NOTDIR.into())),
     }
 }
 

@@ -5,7 +5,7 @@ mod known;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use mica_core::Result;
+use mica_core::{Error, Result};
 use rustix::mount::MountAttrFlags;
 
 use crate::branches::{self, BranchSpec, Permission, parse_list, refused, split, unescape};
@@ -109,7 +109,7 @@ impl MountOptions {
         self.add(source).map(|()| true)
     }
 
-    /// The branches are complete: refuses those that make no union.
+    /// The branches are complete: refuses those that make no union. Relative paths begin at the working directory.
     pub fn finish(mut self) -> Result<Self> {
         let overlay = std::mem::take(&mut self.overlay);
         if overlay != OverlayWords::default() {
@@ -120,9 +120,12 @@ impl MountOptions {
             }
             self.branches = overlay.branches()?;
         }
-        if self.is_read_only() {
-            for branch in &mut self.branches {
-                branch.permission = branch.permission.frozen();
+        let read_only = self.is_read_only();
+        for BranchSpec { path, permission } in &mut self.branches {
+            *path =
+                std::path::absolute(&*path).map_err(Error::io(|| format!("find '{}'", path.display())))?;
+            if read_only {
+                *permission = permission.frozen();
             }
         }
         branches::check(&self.branches)?;
@@ -236,7 +239,7 @@ impl OverlayWords {
     }
 }
 
-fn unknown(name: &str, value: Option<&str>) -> mica_core::Error {
+fn unknown(name: &str, value: Option<&str>) -> Error {
     let given = value.map_or_else(|| format!("'{name}'"), |value| format!("'{name}={value}'"));
     refused(format!(
         "option {given} is unknown; there are br: (or lowerdir=, upperdir=), append:, prepend:, ro, nosuid, nodev, noexec, noatime, \

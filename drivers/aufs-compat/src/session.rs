@@ -125,5 +125,5 @@ impl Drop for EndsProcessOnPanic {
 /// Says something that no reply to a request can say, on one line of standard error and by one call.
 pub(crate) fn report(text: &str) {
     use std::io::Write;
-    let _ = io::stderr().write_all(format!("mica-aufs: {text}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mica_core::Result;
 
+use super::remount::Remount;
 use crate::branches::refused;
 use crate::mount_options::MountOptions;
 
@@ -58,6 +59,7 @@ pub(super) enum Request {
     Version,
     /// To look at the arguments, and do nothing (`mount -f`).
     Nothing,
+    Remount(Remount),
     Mount(Box<Arguments>),
 }
 
@@ -96,6 +98,9 @@ pub(super) fn parse(args: &[OsString]) -> Result<Request> {
         [] => return Err(refused("no directory to mount at was named; see mica-aufs --help")),
         [_, _, more, ..] => return Err(refused(format!("'{}' is one name too many", more.display()))),
     };
+    if let Some(remount) = Remount::asked(&raw.lists, Path::new(at)) {
+        return Ok(Request::Remount(remount));
+    }
     let mut options = MountOptions::default();
     let has_branches = source.map_or(Ok(false), |source| options.add_source(source.as_bytes()))?;
     for list in &raw.lists {

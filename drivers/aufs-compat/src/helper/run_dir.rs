@@ -1,8 +1,9 @@
 //! What is shown of the branches of a mount, in files.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -22,22 +23,28 @@ pub(super) struct RunDir {
 impl RunDir {
     /// Makes `root/si_ID`, with a file for each branch.
     pub(super) fn make(root: &Path, id: &str, branches: &[BranchSpec]) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        make_dir(root, true)?;
         // Nobody sweeps what is not held yet.
         let gate = File::open(root)?;
         rustix::fs::flock(&gate, FlockOperation::LockExclusive)?;
         sweep(root);
         let path = root.join(name(id));
-        fs::create_dir(&path)?;
+        make_dir(&path, false)?;
         let lock = File::open(&path)?;
         rustix::fs::flock(&lock, FlockOperation::LockShared)?;
         let made = Self { root: root.to_owned(), id: id.to_owned(), _lock: lock };
         for (index, branch) in branches.iter().enumerate() {
-            let mut file = File::create_new(path.join(format!("br{index}")))?;
+            let file = path.join(format!("br{index}"));
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(file)?;
             file.write_all(&[branch.text().as_bytes(), b"\n"].concat())?;
         }
         Ok(made)
     }
+}
+
+/// With a mode, since a server has no umask.
+fn make_dir(path: &Path, or_there: bool) -> io::Result<()> {
+    DirBuilder::new().mode(0o755).recursive(or_there).create(path)
 }
 
 impl Drop for RunDir {
