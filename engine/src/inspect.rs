@@ -3,19 +3,21 @@
 use mica_core::{Layer, Store};
 use serde_json::{Map, Value, json};
 
-use crate::{Engine, Image, Result, layers};
+use crate::{Engine, Image, Reference, Result, layers};
 
 impl Engine {
     /// What there is to know of an image.
     pub fn inspect_image(&self, image: &Image) -> Result<Value> {
-        let names = self.tags_of(image.id())?;
+        let (digests, tags): (Vec<_>, Vec<_>) =
+            self.tags_of(image.id())?.into_iter().partition(|name| name.digest().is_some());
+        let shown = |names: Vec<Reference>| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         // The config as it came has more than the OCI specification knows of, such as a health check.
         let config: Value = serde_json::from_slice(image.blob()).unwrap_or_default();
         let step = self.history(image)?.into_iter().next();
         Ok(json!({
             "Id": image.id(),
-            "RepoTags": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "RepoDigests": [],
+            "RepoTags": shown(tags),
+            "RepoDigests": shown(digests),
             "Parent": "",
             "Comment": step.map(|step| step.comment).unwrap_or_default(),
             "Created": image.config().created(),

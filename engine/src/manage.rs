@@ -113,15 +113,16 @@ impl Engine {
         let mut tags = Tags::read(self.root())?;
         let names = tags.of(found.id());
         let by_name = if let Found::ByName(name, _) = &found { Some(name) } else { None };
-        let is_last = by_name.is_none() || names.len() <= 1;
+        let gone = by_name.map_or_else(|| names.clone(), |name| going_with(&names, name));
+        let is_last = gone.len() == names.len();
         let user = if is_last { self.user_of(found.id(), transaction)? } else { None };
         if let Some(user) = user.as_ref().filter(|_| !force) {
             return Err(in_use(text, found.id(), user));
         }
-        if by_name.is_none() && names.len() > 1 && !force {
+        let go_with_one = names.is_empty() || names.iter().any(|name| going_with(&names, name) == names);
+        if by_name.is_none() && !go_with_one && !force {
             return Err(many_names(found.id(), &names));
         }
-        let gone = if let Some(name) = by_name { vec![name.clone()] } else { names };
         for name in &gone {
             tags.remove(name);
         }
@@ -227,6 +228,14 @@ impl Engine {
         }
         Ok(count)
     }
+}
+
+/// What goes with a name: with the last tag of a repository its digests do.
+fn going_with(names: &[Reference], name: &Reference) -> Vec<Reference> {
+    let is_beside = |other: &Reference| other.repository() == name.repository();
+    let tags = names.iter().filter(|other| is_beside(other) && other.tag().is_some()).count();
+    let all = name.tag().is_some() && tags == 1;
+    names.iter().filter(|other| *other == name || (all && is_beside(other))).cloned().collect()
 }
 
 fn many_names(id: &Digest, names: &[Reference]) -> Error {

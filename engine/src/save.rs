@@ -23,8 +23,8 @@ struct Saved {
 impl Engine {
     /// Writes images to `out`. Only after success is what was written an archive.
     ///
-    /// An image that is asked for by name is saved with that name, one asked for by id without any. None of them is
-    /// removed meanwhile.
+    /// An image that is asked for by a tag is saved with that name, one asked for by id or digest without any. None of them
+    /// is removed meanwhile.
     pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
         self.transaction("save", Barrier::None, |transaction| {
             let images = self.to_save(transaction, names)?;
@@ -62,6 +62,7 @@ impl Engine {
         for text in names {
             let found = images::find(self.root(), text)?;
             let name = if let images::Found::ByName(name, _) = &found { Some(name.clone()) } else { None };
+            let name = name.filter(|name| name.tag().is_some());
             match saved.iter_mut().find(|known| known.image.id() == found.id()) {
                 Some(known) => known.names.extend(name.filter(|name| !known.names.contains(name))),
                 None => {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use mica_archive::Digest;
 use mica_archive::apply::UnsupportedXattrs;
 
 use super::output::Output;
@@ -173,9 +174,11 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
     let listing = engine.images()?;
     print::damage(&listing);
     for one in listing.found {
-        let names = one.names.iter().map(Some).chain(one.names.is_empty().then_some(None));
+        let names = one.names.iter().filter(|name| is_listed(name, &one.names)).map(Some);
+        let names = names.chain(one.names.is_empty().then_some(None));
         for name in names.filter(|name| is_wanted(*name)) {
             let none = || "<none>".to_owned();
+            let digest = name.and_then(|name| digest_of(name, &one.names));
             let id = if flags.list.no_trunc { one.image.id().to_string() } else { one.image.short_id() };
             ids.push(id.clone());
             table.row(vec![
@@ -185,7 +188,7 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
                 human::ago(one.image.created()),
                 human::size(one.size),
                 human::date(one.image.created()),
-                none(),
+                digest.map_or_else(none, ToString::to_string),
                 uses.get(one.image.id()).copied().unwrap_or(0).to_string(),
             ]);
         }
@@ -195,6 +198,17 @@ fn list(engine: &Engine, flags: &Images) -> Result<()> {
         return print::text(&ids.iter().flat_map(|id| [id, "\n"]).collect::<String>());
     }
     print::text(&table.render(flags.list.format.as_deref())?)
+}
+
+/// A digest is no line of its own where its repository has a tag.
+fn is_listed(name: &Reference, names: &[Reference]) -> bool {
+    let is_beside = |other: &Reference| other.tag().is_some() && other.repository() == name.repository();
+    name.tag().is_some() || !names.iter().any(is_beside)
+}
+
+/// The digest by which the repository of a name has the image.
+fn digest_of<'a>(name: &Reference, names: &'a [Reference]) -> Option<&'a Digest> {
+    names.iter().filter(|other| other.repository() == name.repository()).find_map(Reference::digest)
 }
 
 fn import(engine: &Engine, flags: Import) -> Result<()> {

@@ -70,6 +70,35 @@ fn an_image_comes_with_its_id_its_names_and_every_byte() {
 }
 
 #[test]
+fn a_digest_is_a_name_that_goes_with_the_last_tag_of_its_repository() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1", "app:2"], &[tar(&[("a", b"1")])]);
+    let pulled = docker.add(&[], &[tar(&[("b", b"1")])]);
+    let digest = mica_archive::Digest::of(b"a manifest");
+    docker.tag(&format!("app@{digest}"), &image.id);
+    docker.tag(&format!("other@{digest}"), &pulled.id);
+    let home = Home::new();
+    home.ok(&["storage", "adopt", docker.place()]);
+    let listed = home.ok(&["images", "--format", "{{.Repository}} {{.Tag}} {{.Digest}}"]);
+    let mut lines: Vec<&str> = listed.lines().collect();
+    lines.sort_unstable();
+    let line = |start: &str| format!("{start} {digest}");
+    assert_eq!(lines, [line("app 1"), line("app 2"), line("other <none>")]);
+    let found: serde_json::Value = serde_json::from_str(&home.ok(&["inspect", "app:1"])).unwrap();
+    assert_eq!(found[0]["RepoTags"], serde_json::json!(["app:1", "app:2"]));
+    assert_eq!(found[0]["RepoDigests"], serde_json::json!([format!("app@{digest}")]));
+    // An archive has no place for a digest.
+    let saved = home.dir.path().join("saved.tar");
+    home.ok(&["save", "-o", saved.to_str().unwrap(), &format!("other@{digest}")]);
+    assert!(Home::new().ok(&["load", "-i", saved.to_str().unwrap()]).starts_with("Loaded image ID: "));
+    assert_eq!(home.ok(&["rmi", "app:2"]), "Untagged: app:2\n");
+    let text = home.ok(&["rmi", "app:1"]);
+    assert_eq!(text, format!("Untagged: app@{digest}\nUntagged: app:1\nDeleted: {}\n", image.id));
+    home.ok(&["rmi", &pulled.id.hex()]);
+    home.assert_empty();
+}
+
+#[test]
 fn a_second_time_takes_nothing_twice_and_takes_what_is_new() {
     let mut docker = OldDocker::new(DRIVERS[0]);
     let shared = tar(&[("shared", b"1")]);
