@@ -171,7 +171,7 @@ impl Adoption<'_> {
         let database = &self.databases[item.database];
         match item.kind {
             Kind::Image => {
-                let taken = self.take_image(database, &digest(&item.id)?)?;
+                let taken = self.take_image(database, database.image(&digest(&item.id)?)?)?;
                 let id = taken.image.id().hex();
                 Ok(Adopted { is_new: taken.is_new, id, warnings: taken.warnings })
             }

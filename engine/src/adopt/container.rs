@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use mica_archive::apply::{ApplyOptions, WhiteoutForm};
 use mica_archive::ingest::Expected;
-use mica_archive::layer;
+use mica_archive::{Digest, layer};
 use mica_mount::Held;
+use oci_spec::image::Arch;
 use rustix::fs::fstat;
+use serde_json::json;
 
 use super::Adoption;
 use super::config::{Config, HostConfig};
@@ -16,7 +18,7 @@ use super::database::{Database, is_id};
 use super::root::OldRoot;
 use super::writable::Writable;
 use crate::container::{Arrival, now};
-use crate::{Error, Result, pipe};
+use crate::{Error, Image, Result, pipe};
 
 /// The longest record of a container that is read, in bytes.
 const MAX_RECORD: u64 = 16 << 20;
@@ -38,19 +40,50 @@ fn read_host(old: &OldRoot, id: &str) -> Result<HostConfig> {
     serde_json::from_slice(&text).map_err(|e| Error::Invalid(format!("its host config cannot be read: {e}")))
 }
 
-/// The layer of a container.
-pub(super) fn writable(old: &Arc<OldRoot>, database: &Database, config: &Config) -> Result<Writable> {
+/// What a container is made of.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) image: Image,
+    /// What of the image is not as it was.
+    pub(super) warning: Option<String>,
+    pub(super) writable: Writable,
+}
+
+/// Finds the layer of a container, and the image that it stands on.
+pub(super) fn parts(old: &Arc<OldRoot>, database: &Database, config: &Config) -> Result<Parts> {
     let format = database.format();
     let mount = database.mount(&config.id)?;
-    let (layer, parent) =
-        mount.ok_or_else(|| Error::Invalid("Docker has no record of its layer".to_owned()))?;
-    let image = config.image().ok_or_else(|| Error::Invalid("its config names no image".to_owned()))?;
-    let image = database.image(&image).map_err(Error::doing(|| "its image"))?;
-    if image.top() != parent.as_ref() {
-        return Err(Error::Invalid(format!("its layer does not stand on its image {}", image.id())));
+    let (layer, top) = mount.ok_or_else(|| Error::Invalid("Docker has no record of its layer".to_owned()))?;
+    let id = config.image().ok_or_else(|| Error::Invalid("its config names no image".to_owned()))?;
+    let is_gone = !database.images()?.contains(&id);
+    let image = match &top {
+        Some(top) if is_gone => image_of_layers(&database.diff_ids(top)?, config)?,
+        _ => database.image(&id).map_err(Error::doing(|| "its image"))?,
+    };
+    if image.top() != top.as_ref() {
+        return Err(Error::Invalid(format!("its layer does not stand on its image {id}")));
     }
     refuse_shifted(old, format.name())?;
-    Writable::open(old, format.directory(&layer), format.whiteouts())
+    let warning = is_gone
+        .then(|| format!("its image {id} was removed: it stands on one of the same layers, {}", image.id()));
+    let writable = Writable::open(old, format.directory(&layer), format.whiteouts())?;
+    Ok(Parts { image, warning, writable })
+}
+
+/// An image in place of the one that was removed by force from under a container, the same each time.
+fn image_of_layers(diff_ids: &[Digest], config: &Config) -> Result<Image> {
+    let blob = json!({
+        "architecture": Arch::default().to_string(),
+        "os": "linux",
+        "created": Some(&config.created).filter(|created| is_time(created)),
+        "config": {},
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    Image::parse(blob.to_string().into_bytes())
+}
+
+fn is_time(text: &str) -> bool {
+    text.parse::<jiff::Timestamp>().is_ok()
 }
 
 /// With userns-remap the files of containers belong to others than they say inside.
@@ -71,15 +104,13 @@ fn refuse_shifted(old: &OldRoot, place: &str) -> Result<()> {
 }
 
 impl Adoption<'_> {
-    /// Takes the container of this old id, whose image is taken, and is the one of this id here. Returns what does not
-    /// come along.
+    /// Takes a container, and its image where that is not here. Returns what does not come along.
     pub(super) fn take_container(&self, database: &Database, id: &str) -> Result<Vec<String>> {
         let config = read(&self.old, id)?.ok_or_else(|| Error::no_such("container", id))?;
-        let image = config.image().ok_or_else(|| Error::Invalid("its config names no image".to_owned()))?;
-        let taken = self.take_image(database, &image).map_err(Error::doing(|| "its image"))?;
-        let writable = writable(&self.old, database, &config)?;
+        let Parts { image, warning, writable } = parts(&self.old, database, &config)?;
+        let taken = self.take_image(database, image).map_err(Error::doing(|| "its image"))?;
         let (name, image_name) = (config.name().to_owned(), config.image_name().to_owned());
-        let created = Some(config.created.clone()).filter(|text| text.parse::<jiff::Timestamp>().is_ok());
+        let created = Some(config.created.clone()).filter(|created| is_time(created));
         let state = config.state();
         let (settings, lost) = config.settings(read_host(&self.old, id)?);
         self.engine.receive(&Arrival {
@@ -92,7 +123,7 @@ impl Adoption<'_> {
             state,
             fill: &|held| self.fill(held, &writable),
         })?;
-        Ok([taken.warnings, lost].concat())
+        Ok([taken.warnings, warning.into_iter().collect(), lost].concat())
     }
 
     /// Does to the tree of an image what the old container did to it.

@@ -175,6 +175,21 @@ impl Database {
             .collect()
     }
 
+    /// The DiffIDs of the layers up to this one, the base first, as Docker has them.
+    pub(super) fn diff_ids(&self, top: &ChainId) -> Result<Vec<Digest>> {
+        let mut diff_ids = Vec::new();
+        let mut next = Some(*top);
+        while let Some(chain) = next.filter(|_| diff_ids.len() < image::MAX_LAYERS) {
+            let record = self.place(&format!("/layerdb/sha256/{}", chain.hex()));
+            let diff_id = self.old.word(&format!("{record}/diff"))?.and_then(|text| text.parse().ok());
+            let missing = || Error::Invalid(format!("Docker has no record of the layer '{chain}' below it"));
+            diff_ids.push(diff_id.ok_or_else(missing)?);
+            next = self.old.word(&format!("{record}/parent"))?.and_then(|id| chain_id(&id));
+        }
+        diff_ids.reverse();
+        Ok(diff_ids)
+    }
+
     fn layer(&self, chain: &ChainId, diff_id: &Digest) -> Result<OldLayer> {
         let record = self.place(&format!("/layerdb/sha256/{}", chain.hex()));
         let word = |name: &str| self.old.word(&format!("{record}/{name}"));
@@ -202,10 +217,12 @@ impl Database {
         let record = self.place(&format!("/layerdb/mounts/{container}"));
         let word = |name: &str| self.old.word(&format!("{record}/{name}"));
         let Some(layer) = word("mount-id")?.filter(|id| is_id(id)) else { return Ok(None) };
-        let parent = word("parent")?;
-        let parent = parent.and_then(|id| id.strip_prefix("sha256:").and_then(ChainId::from_hex));
-        Ok(Some((layer, parent)))
+        Ok(Some((layer, word("parent")?.and_then(|id| chain_id(&id)))))
     }
+}
+
+fn chain_id(text: &str) -> Option<ChainId> {
+    ChainId::from_hex(text.strip_prefix("sha256:")?)
 }
 
 /// Whether this names something of Docker's, and leads nowhere else.

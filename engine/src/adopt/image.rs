@@ -31,12 +31,13 @@ pub(super) struct Taken {
 }
 
 impl Adoption<'_> {
-    /// Takes an image of this old id, or finds it taken.
-    pub(super) fn take_image(&self, database: &Database, id: &Digest) -> Result<Taken> {
-        let Plan { image, layers, makings, mut warnings } = self.plan(database, id)?;
-        let is_changed = image.id() != id;
+    /// Takes an image of the old root, or finds it taken.
+    pub(super) fn take_image(&self, database: &Database, image: Image) -> Result<Taken> {
+        let id = *image.id();
+        let Plan { image, layers, makings, mut warnings } = self.plan(database, image)?;
+        let is_changed = *image.id() != id;
         let names: Vec<Reference> = database
-            .names(id)
+            .names(&id)
             .iter()
             .filter(|name| !is_changed || name.digest().is_none())
             .cloned()
@@ -90,9 +91,8 @@ impl Adoption<'_> {
         Ok(warnings)
     }
 
-    fn plan(&self, database: &Database, id: &Digest) -> Result<Plan> {
-        let image = database.image(id)?;
-        if images::read(self.engine.root(), id)?.is_some() {
+    fn plan(&self, database: &Database, image: Image) -> Result<Plan> {
+        if images::read(self.engine.root(), image.id())?.is_some() {
             return Ok(Plan { image, layers: Vec::new(), makings: Vec::new(), warnings: Vec::new() });
         }
         let layers = database.layers(&image)?;

@@ -39,7 +39,7 @@ impl Adoption<'_> {
         let mut seen = BTreeSet::new();
         for (index, id) in wanted.into_iter().filter(|(_, id)| seen.insert(*id)) {
             let item = self.image_item(index, &id)?;
-            // Of one that is missing its container tells.
+            // One that was removed from under its container is none.
             self.items.extend(item);
         }
         self.items.sort_by(|one, other| {
@@ -163,8 +163,8 @@ impl Adoption<'_> {
             database,
         };
         if item.refused.is_none() && !is_here {
-            let layer = container::writable(&self.old, &self.databases[database], &config);
-            match layer.and_then(|layer| layer.survey()) {
+            let parts = container::parts(&self.old, &self.databases[database], &config);
+            match parts.and_then(|parts| parts.writable.survey()) {
                 Ok(survey) => {
                     (item.bytes, item.refused, item.warnings) =
                         (survey.bytes, survey.refused, survey.warnings);

@@ -172,3 +172,22 @@ fn what_aufs_left_in_disorder_is_told() {
     assert_eq!(home.ok(&["start", "-a", "web"]), "changed\nboth\n");
     assert_eq!(home.ok(&["diff", "web"]), "C /srv\nC /srv/one\n");
 }
+
+/// `docker rmi --force` takes the image away, and leaves its layers to the container.
+#[test]
+fn one_whose_image_was_removed_stands_on_its_layers() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&[], &[busybox(), crate::archives::tar(&[("srv/", b""), ("srv/x", b"1\n")])]);
+    let container = docker.create("web", &image, &["cat", "/srv/x", "/srv/mine"]);
+    container.put("srv/mine", "mine\n");
+    fs::remove_dir_all(docker.path().join("image/overlay2/imagedb/content")).unwrap();
+    let home = Home::new();
+    let answer = adopt(&home, &docker);
+    assert!(answer.err.contains(&format!("container web: its image {} was removed", image.id)), "{answer:?}");
+    assert_eq!(answer.out, "Adopted container: web\n");
+    assert_eq!(home.ok(&["start", "-a", "web"]), "1\nmine\n");
+    home.assert_consistent();
+    home.ok(&["rm", "web"]);
+    adopt(&home, &docker);
+    assert_eq!(home.names("images").len(), 1, "it is the same image each time");
+}
