@@ -27,7 +27,8 @@ pub struct BranchSpec {
 pub enum Permission {
     /// It is written (`rw`). Whiteouts count on it.
     Writable {
-        /// Each whiteout is a file of its own, and no link to one that they share (`nolwh`).
+        /// AUFS would make each whiteout a file of its own (`nolwh`). Here it is a link wherever it can be one, which is the
+        /// same to who reads it.
         whole_whiteouts: bool,
     },
     /// It is not written.

@@ -22,7 +22,7 @@ The first branch is the topmost, and the only one that can be written. A '\\' be
 a ':', ',' or '\\' in a path takes its meaning away.
 
 Permissions of a branch:
-  rw        it is written; rw+nolwh: each whiteout is a file of its own
+  rw        it is written
   ro, rr    it is not written
   ro+wh     it is not written, and its whiteouts hide what is below
 

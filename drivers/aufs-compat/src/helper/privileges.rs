@@ -17,7 +17,6 @@ const NEEDED: CapabilitySet = CapabilitySet::CHOWN // a new file is given to who
     .union(CapabilitySet::DAC_READ_SEARCH) // files without a name are linked to one by their descriptor
     .union(CapabilitySet::FOWNER) // modes, times and attributes of others' files
     .union(CapabilitySet::FSETID) // a mode is copied with its setuid and setgid bits
-    .union(CapabilitySet::LINUX_IMMUTABLE) // flags of files (chattr) are set for who may
     .union(CapabilitySet::MKNOD) // devices
     .union(CapabilitySet::SETFCAP) // file capabilities
     .union(CapabilitySet::SYS_ADMIN); // attributes trusted.* and security.*, and to have the kernel read files by itself
