@@ -10,6 +10,7 @@ mod code;
 mod config;
 mod container;
 mod database;
+mod format;
 mod image;
 mod layer;
 mod list;
@@ -25,7 +26,8 @@ use mica_archive::apply::UnsupportedXattrs;
 
 use crate::{Engine, Error, Result};
 use busy::Quiet;
-use database::{Database, Format};
+use database::Database;
+use format::Format;
 use root::OldRoot;
 
 /// What is to be taken, and how.

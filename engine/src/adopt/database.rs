@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mica_archive::Digest;
-use mica_core::WhiteoutForm;
 use serde::Deserialize;
 
+use super::format::Format;
 use super::layer::OldLayer;
 use super::root::OldRoot;
 use crate::chain::ChainId;
@@ -15,41 +15,6 @@ use crate::{Error, Image, Reference, Result, image};
 
 /// More than the names of any host take, in bytes.
 const MAX_NAMES: u64 = 64 << 20;
-
-/// A storage driver of Docker's whose directories are understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Aufs,
-    Overlay2,
-}
-
-impl Format {
-    pub(super) const ALL: [Self; 2] = [Self::Aufs, Self::Overlay2];
-
-    /// Docker's name of it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Aufs => "aufs",
-            Self::Overlay2 => "overlay2",
-        }
-    }
-
-    /// The directory that has the files of a layer.
-    pub(super) fn directory(self, layer: &str) -> String {
-        match self {
-            Self::Aufs => format!("aufs/diff/{layer}"),
-            Self::Overlay2 => format!("overlay2/{layer}/diff"),
-        }
-    }
-
-    /// How a deletion is written in there.
-    pub(super) fn whiteouts(self) -> WhiteoutForm {
-        match self {
-            Self::Aufs => WhiteoutForm::Aufs,
-            Self::Overlay2 => WhiteoutForm::Overlay { user_xattr: false },
-        }
-    }
-}
 
 /// `repositories.json`: for each repository, the image of each of its names.
 #[derive(Debug, Default, Deserialize)]

@@ -11,10 +11,8 @@ use mica_mount::{Tree, table};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
+use super::format::PLACES;
 use crate::{Engine, Error, Result};
-
-/// The directories of a root that may be file systems of their own.
-const PLACES: [&str; 6] = ["aufs", "aufs/diff", "containers", "image", "overlay2", "volumes"];
 
 /// Longer ones than this are no names, ids or digests.
 const MAX_LINE: u64 = 4096;
