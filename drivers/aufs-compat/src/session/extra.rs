@@ -94,3 +94,73 @@ fn copy<F: Extra>(fs: &F, head: &Head, mut body: Words<'_>) -> io::Result<u64> {
 fn unsupported() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOSYS)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file system that can do nothing of this.
+    struct Nothing;
+
+    impl FileSystem for Nothing {
+        type Inode = u64;
+        type Handle = u64;
+    }
+
+    impl Extra for Nothing {}
+
+    fn request(opcode: u32, body: &[u8]) -> Vec<u8> {
+        let mut request = vec![0; HEAD];
+        request[4..8].copy_from_slice(&opcode.to_ne_bytes());
+        request[8..16].copy_from_slice(&7u64.to_ne_bytes());
+        request.extend(body);
+        request
+    }
+
+    fn error_of(opcode: u32, body: &[u8]) -> Option<i32> {
+        let request = request(opcode, body);
+        let reply = answer(&Nothing, &Head::of(&request).unwrap(), &request)?.finish();
+        assert_eq!(
+            (reply.len(), &reply[..4], &reply[8..16]),
+            (16, &16u32.to_ne_bytes()[..], &7u64.to_ne_bytes()[..])
+        );
+        Some(-i32::from_ne_bytes(reply[4..8].try_into().unwrap()))
+    }
+
+    #[test]
+    fn what_a_file_system_cannot_do_the_kernel_does_without() {
+        for (opcode, body) in [
+            (opcode::SYNCFS, &[0; 8][..]),
+            (opcode::TMPFILE, &[0; 18]),
+            (opcode::COPY_FILE_RANGE, &[0; 56]),
+            (opcode::COPY_FILE_RANGE_64, &[0; 56]),
+            (opcode::INTERRUPT, &[0; 8]),
+        ] {
+            assert_eq!(error_of(opcode, body), Some(libc::ENOSYS), "{opcode}");
+        }
+        assert_eq!(error_of(opcode::DESTROY, &[]), Some(0));
+    }
+
+    #[test]
+    fn flags_of_a_copy_that_do_not_exist_yet_are_refused() {
+        let body = [[0; 48].as_slice(), &1u64.to_ne_bytes()].concat();
+        assert_eq!(error_of(opcode::COPY_FILE_RANGE, &body), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_request_of_another_kind_is_left_to_the_library() {
+        const LOOKUP: u32 = 1;
+        assert_eq!(error_of(LOOKUP, b"name\0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_it_panic(opcode in 45u32..60, body in prop::collection::vec(any::<u8>(), 0..80)) {
+            let request = request(opcode, &body);
+            let _ = answer(&Nothing, &Head::of(&request).unwrap(), &request).map(Reply::finish);
+            let _ = Head::of(&body);
+        }
+    }
+}

@@ -122,3 +122,50 @@ fn set_word(reply: &mut [u8], at: usize, word: u32) -> io::Result<()> {
 fn may_pass_through() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reply of the library to a kernel, with these flags.
+    fn reply(flags: u32) -> Vec<u8> {
+        let mut reply = vec![0; 80];
+        set_word(&mut reply, FLAGS, flags).unwrap();
+        reply
+    }
+
+    fn terms(offer: Offer, flags: u32, wanted: bool) -> (Terms, u32, u32, u32) {
+        let mut reply = reply(flags);
+        let terms = complete(&mut reply, offer, wanted).unwrap();
+        let word = |at| word(&reply, at).unwrap();
+        (terms, word(FLAGS), word(FLAGS2), word(STACK_DEPTH))
+    }
+
+    const OLD: Offer = Offer { flags: 0, flags2: 0 };
+    const NEW: Offer = Offer { flags: INIT_EXT | ABORT_ERROR, flags2: PASSTHROUGH };
+
+    #[test]
+    fn an_old_kernel_is_told_nothing_that_it_does_not_know() {
+        assert_eq!(terms(OLD, 1, true), (Terms { passthrough: false }, 1, 0, 0));
+    }
+
+    #[test]
+    fn passthrough_is_agreed_upon_where_it_is_offered_and_wanted() {
+        let agreed = (Terms { passthrough: true }, 1 | INIT_EXT | ABORT_ERROR, PASSTHROUGH, STACKED);
+        assert_eq!(terms(NEW, 1, true), agreed);
+        assert_eq!(terms(NEW, 1, false), (Terms { passthrough: false }, 1 | ABORT_ERROR, 0, 0));
+    }
+
+    #[test]
+    fn a_kernel_that_holds_pages_back_cannot_pass_through() {
+        assert!(!terms(NEW, WRITEBACK_CACHE, true).0.passthrough);
+    }
+
+    #[test]
+    fn a_refusal_of_the_file_system_is_an_error() {
+        let mut reply = reply(0);
+        set_word(&mut reply, ERROR, (-libc::EPROTO).cast_unsigned()).unwrap();
+        assert_eq!(complete(&mut reply, NEW, true).unwrap_err().raw_os_error(), Some(libc::EPROTO));
+        complete(&mut [0; 16], NEW, true).unwrap_err();
+    }
+}
