@@ -1,6 +1,9 @@
 //! The system calls that no crate at hand wraps.
 #![allow(unsafe_code)]
 
+pub(crate) mod file;
+pub(crate) mod umask;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};

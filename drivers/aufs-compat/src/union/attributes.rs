@@ -1,17 +1,38 @@
 //! What `stat(2)` shows of a file, and changes to it.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use fuse_backend_rs::abi::fuse_abi::{SetattrValid, stat64};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+use fuse_backend_rs::abi::fuse_abi::{Attr, SetattrValid, stat64};
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+};
 use rustix::io::Errno;
 
 use super::node::Node;
-use super::{Union, lock};
+use super::reach::{proc_path, stat_open};
+use super::{Result, Union, lock};
 
 impl Union {
+    /// What a file is, as the kernel is told of it; by an open descriptor, if there is one.
+    pub(crate) fn attributes(&self, node: &Arc<Node>, handle: Option<u64>) -> Result<stat64> {
+        let stat = match handle.and_then(|handle| self.files.get(handle)) {
+            Some(opened) => {
+                let current = opened.current();
+                let branch = if current.upper { 0 } else { node.place().branch };
+                self.present(node, stat_open(current.as_fd())?, branch)
+            }
+            None => self.stat(node)?,
+        };
+        Ok(as_stat(&stat))
+    }
+
+    /// Where a symbolic link leads.
+    pub(crate) fn read_link(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+        let (file, _) = self.open_path(node)?;
+        Ok(fs::readlinkat(&file, "", Vec::new())?.into_bytes())
+    }
+
     /// Sets what `valid` names, after the file was copied up.
     pub(crate) fn change(
         &self,
@@ -19,7 +40,7 @@ impl Union {
         handle: Option<u64>,
         wanted: &stat64,
         valid: SetattrValid,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         if valid.contains(SetattrValid::SIZE) {
             let size = u64::try_from(wanted.st_size).map_err(|_| Errno::INVAL)?;
             self.resize(node, handle, size, valid.contains(SetattrValid::KILL_SUIDGID))?;
@@ -39,17 +60,17 @@ impl Union {
             fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if mode {
-            fs::chmod(proc_path(&file), Mode::from_raw_mode(wanted.st_mode))?;
+            fs::chmod(proc_path(file.as_fd()), Mode::from_raw_mode(wanted.st_mode))?;
         }
         if let Some(times) = times {
-            fs::utimensat(fs::CWD, proc_path(&file), &times, AtFlags::empty())?;
+            fs::utimensat(fs::CWD, proc_path(file.as_fd()), &times, AtFlags::empty())?;
         }
         Ok(())
     }
 
-    fn resize(&self, node: &Arc<Node>, handle: Option<u64>, size: u64, kill: bool) -> io::Result<()> {
+    fn resize(&self, node: &Arc<Node>, handle: Option<u64>, size: u64, kill: bool) -> Result<()> {
         let opened = handle.map(|handle| self.opened(handle)).transpose()?;
-        self.copy_up(node, size)?;
+        let node = &self.raised(node, size)?;
         let content = lock(node.content()?);
         let current = opened.as_ref().or(content.opened()).map(|opened| opened.current());
         drop(content);
@@ -63,25 +84,52 @@ impl Union {
     }
 
     /// Makes a file that is open for writing this long.
-    pub(crate) fn cut(&self, file: BorrowedFd<'_>, size: u64, kill: bool) -> io::Result<()> {
+    pub(crate) fn cut(&self, file: BorrowedFd<'_>, size: u64, kill: bool) -> Result<()> {
         if kill {
             kill_privileges(file)?;
         }
-        Ok(fs::ftruncate(file, size)?)
+        fs::ftruncate(file, size)
     }
 
     /// A descriptor of a file for its path alone, after it was copied up. Directories too.
-    pub(crate) fn pin_writable(&self, node: &Arc<Node>) -> io::Result<Arc<OwnedFd>> {
+    pub(crate) fn pin_writable(&self, node: &Arc<Node>) -> Result<OwnedFd> {
         match node.kind {
-            FileType::Directory => self.copy_up_directory(node)?,
-            _ => self.copy_up(node, u64::MAX)?,
+            FileType::Directory => {
+                self.copy_up_directory(node)?;
+                Ok(self.open_path(node)?.0)
+            }
+            _ => Ok(self.open_path(&self.raised(node, u64::MAX)?)?.0),
         }
-        self.pin(node)
     }
 }
 
+/// The same, as the protocol has it.
+pub(crate) fn as_stat(stat: &Statx) -> stat64 {
+    let device = fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor);
+    Attr {
+        ino: stat.stx_ino,
+        size: stat.stx_size,
+        blocks: stat.stx_blocks,
+        atime: stat.stx_atime.tv_sec.cast_unsigned(),
+        mtime: stat.stx_mtime.tv_sec.cast_unsigned(),
+        ctime: stat.stx_ctime.tv_sec.cast_unsigned(),
+        atimensec: stat.stx_atime.tv_nsec,
+        mtimensec: stat.stx_mtime.tv_nsec,
+        ctimensec: stat.stx_ctime.tv_nsec,
+        mode: stat.stx_mode.into(),
+        nlink: stat.stx_nlink,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        // The lower half holds all of a device number of less than 4096 (`new_encode_dev`).
+        rdev: device as u32,
+        blksize: stat.stx_blksize,
+        flags: 0,
+    }
+    .into()
+}
+
 /// Takes setuid and setgid from a file that somebody writes to who may not keep them. File capabilities go by themselves.
-pub(crate) fn kill_privileges(file: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn kill_privileges(file: BorrowedFd<'_>) -> Result<()> {
     let mode = fs::fstat(file)?.st_mode;
     let without = without_privileges(mode);
     if without != mode {
@@ -96,11 +144,6 @@ pub(crate) fn without_privileges(mode: u32) -> u32 {
     mode & !(libc::S_ISUID | group)
 }
 
-/// The path of a file that is open for its path alone, which leads to the very file, also if that is a symbolic link (proc(5)).
-pub(crate) fn proc_path(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
 fn times(wanted: &stat64, valid: SetattrValid) -> Option<Timestamps> {
     let set = SetattrValid::ATIME | SetattrValid::MTIME | SetattrValid::ATIME_NOW | SetattrValid::MTIME_NOW;
     let time = |now: SetattrValid, given: SetattrValid, seconds: i64, nanoseconds: i64| {
@@ -112,7 +155,12 @@ fn times(wanted: &stat64, valid: SetattrValid) -> Option<Timestamps> {
         }
     };
     valid.intersects(set).then(|| Timestamps {
-        last_access: time(SetattrValid::ATIME_NOW, SetattrValid::ATIME, wanted.st_atime, wanted.st_atime_nsec),
+        last_access: time(
+            SetattrValid::ATIME_NOW,
+            SetattrValid::ATIME,
+            wanted.st_atime,
+            wanted.st_atime_nsec,
+        ),
         last_modification: time(
             SetattrValid::MTIME_NOW,
             SetattrValid::MTIME,

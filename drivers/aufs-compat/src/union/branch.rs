@@ -1,19 +1,74 @@
 //! One directory tree of a union.
 
+use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mica_tree::Abilities;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, makedev, openat, statx};
+
+use super::Result;
+
+/// File systems that show other inode numbers in a directory than `stat` does, or may (`linux/magic.h`).
+const INEXACT: [u64; 4] = [0x794c_7630, 0x6573_5546, 0xf15f, 0x6175_6673];
+
+/// What a branch is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchSpec {
+    /// The directory.
+    pub path: PathBuf,
+    /// Whether it can be written: the first one alone can.
+    pub writable: bool,
+    /// Whether names that begin with `.wh.` hide others (`rw`, `ro+wh`). On other branches they are only hidden themselves.
+    pub whiteouts: bool,
+}
 
 /// A directory tree that a union shows.
 #[derive(Debug)]
 pub struct Branch {
     /// As it was given.
     pub path: PathBuf,
-    /// Its root, open for its path alone.
-    pub root: OwnedFd,
     /// Whether it can be written: the first one alone can.
     pub writable: bool,
     /// Whether names that begin with `.wh.` hide others (`rw`, `ro+wh`). On other branches they are only hidden themselves.
     pub whiteouts: bool,
-    /// Which of the file systems of the branches it is on: the first branch is on the file system 0.
-    pub device: u8,
+    /// Its root, open for its path alone.
+    pub(crate) root: Arc<OwnedFd>,
+    /// The inode number of its root.
+    pub(crate) inode: u64,
+    /// The device number of its file system.
+    pub(crate) device: u64,
+    /// Whether a directory tells the inode numbers that the files have.
+    pub(crate) exact: bool,
+    /// What copying from it to the writable branch has shown.
+    pub(crate) abilities: Abilities,
+    canonical: PathBuf,
+}
+
+impl Branch {
+    pub(crate) fn open(spec: BranchSpec) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, &spec.path, flags, Mode::empty())?;
+        let stat = statx(&root, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
+        let magic = rustix::fs::fstatfs(&root)?.f_type as u64;
+        let canonical = fs::canonicalize(&spec.path).unwrap_or_else(|_| spec.path.clone());
+        Ok(Self {
+            path: spec.path,
+            writable: spec.writable,
+            whiteouts: spec.whiteouts || spec.writable,
+            root: Arc::new(root),
+            inode: stat.stx_ino,
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            exact: !INEXACT.contains(&magic),
+            abilities: Abilities::default(),
+            canonical,
+        })
+    }
+
+    /// Whether one of the two is in the other, or both are the same.
+    pub(crate) fn overlaps(&self, other: &Branch) -> bool {
+        let within = |path: &Path, of: &Path| path.starts_with(of);
+        within(&self.canonical, &other.canonical) || within(&other.canonical, &self.canonical)
+    }
 }

@@ -6,7 +6,6 @@
 //! may yet be copied up is never passed through, so its opens stay right, and one that is copied up while it is open
 //! stays in the cache until its last close.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
@@ -15,14 +14,17 @@ use rustix::fs::{self, OFlags};
 use rustix::io::Errno;
 
 use super::node::Node;
-use super::{Union, lock};
+use super::{Result, Union, lock};
 use crate::session::Backing;
 use crate::sys::file::open_options;
 
 /// What is known about the content of a file.
 #[derive(Debug, Default)]
-pub struct Content {
+pub(crate) struct Content {
     open: Option<Box<Open>>,
+    /// What has its name now: it was copied up while the kernel passed it through (see [`Options::stale_reads`]). This
+    /// node stays for who has it open, and shows what was below.
+    pub(crate) successor: Option<Arc<Node>>,
 }
 
 /// A file that is open at least once.
@@ -111,12 +113,16 @@ const PASSTHROUGH: u32 = 1 << 7;
 
 impl Union {
     /// Opens a file. With `O_TRUNC` it is emptied, and loses setuid and setgid if `kill` says so.
-    pub(crate) fn open_file(&self, node: &Arc<Node>, flags: OFlags, kill: bool) -> io::Result<Answer> {
+    pub(crate) fn open_file(&self, node: &Arc<Node>, flags: OFlags, kill: bool) -> Result<Answer> {
         let mut content = lock(node.content()?);
         let truncate = flags.contains(OFlags::TRUNC);
         if truncate || (self.options.stale_reads && writes(flags)) {
             let length = if truncate { 0 } else { u64::MAX };
             self.raise(node, &mut content, length)?;
+        }
+        if content.successor.is_some() {
+            // The kernel looks the name up again, and opens what it finds then.
+            return Err(Errno::STALE);
         }
         let current = self.current(node, &content, flags)?;
         if truncate {
@@ -127,7 +133,7 @@ impl Union {
 
     /// The same for a file that was just made, open for reading and writing, and that nobody else can have opened yet
     /// or that somebody has opened since.
-    pub(crate) fn open_created(&self, node: &Arc<Node>, file: OwnedFd, flags: OFlags) -> io::Result<Answer> {
+    pub(crate) fn open_created(&self, node: &Arc<Node>, file: OwnedFd, flags: OFlags) -> Result<Answer> {
         let mut content = lock(node.content()?);
         let current = match content.opened() {
             Some(opened) => opened.current(),
@@ -137,7 +143,7 @@ impl Union {
     }
 
     /// Undoes one open.
-    pub(crate) fn close_file(&self, handle: u64, flags: OFlags) -> io::Result<()> {
+    pub(crate) fn close_file(&self, handle: u64, flags: OFlags) -> Result<()> {
         let opened = self.files.remove(handle).ok_or(Errno::BADF)?;
         let mut content = lock(opened.node.content()?);
         let passed_through = content.passed_through();
@@ -156,12 +162,12 @@ impl Union {
     }
 
     /// What an open file is read from and written to, after it was copied up if it is to be written to.
-    pub(crate) fn opened(&self, handle: u64) -> io::Result<Arc<Opened>> {
-        Ok(self.files.get(handle).ok_or(Errno::BADF)?)
+    pub(crate) fn opened(&self, handle: u64) -> Result<Arc<Opened>> {
+        self.files.get(handle).ok_or(Errno::BADF)
     }
 
     /// Where a handle's content is, on the writable branch.
-    pub(crate) fn writable(&self, handle: u64) -> io::Result<Current> {
+    pub(crate) fn writable(&self, handle: u64) -> Result<Current> {
         let opened = self.opened(handle)?;
         let current = opened.current();
         if current.upper {
@@ -172,7 +178,7 @@ impl Union {
     }
 
     /// The descriptor for one more open.
-    fn current(&self, node: &Arc<Node>, content: &Content, flags: OFlags) -> io::Result<Current> {
+    fn current(&self, node: &Arc<Node>, content: &Content, flags: OFlags) -> Result<Current> {
         let current = match content.opened() {
             Some(opened) => opened.current(),
             None => self.open_branch(node)?,
@@ -186,7 +192,7 @@ impl Union {
         Ok(current)
     }
 
-    fn open_branch(&self, node: &Arc<Node>) -> io::Result<Current> {
+    fn open_branch(&self, node: &Arc<Node>) -> Result<Current> {
         if self.is_upper(node) {
             match self.open_node(node, OFlags::RDWR) {
                 Ok((file, branch)) if self.is_writable(branch) => {
@@ -209,15 +215,23 @@ impl Union {
         let handle = self.files.insert(Arc::clone(&open.file));
         match &open.mode {
             Mode::Cached => Answer { handle, options: open_options(KEEP_CACHE | NO_FLUSH), backing: None },
-            Mode::Passthrough(backing) => {
-                Answer { handle, options: open_options(PASSTHROUGH | NO_FLUSH), backing: Some(backing.number()) }
-            }
+            Mode::Passthrough(backing) => Answer {
+                handle,
+                options: open_options(PASSTHROUGH | NO_FLUSH),
+                backing: Some(backing.number()),
+            },
         }
+    }
+
+    /// Whether who has this file of a lower branch open may miss what is written later. Of a file with several names, all
+    /// that have it open are shown the copy.
+    fn stays_stale(&self, current: &Current) -> bool {
+        self.options.stale_reads && fs::fstat(current).is_ok_and(|stat| stat.st_nlink == 1)
     }
 
     /// How a file is opened that is not open yet.
     fn mode(&self, current: &Current, flags: OFlags) -> Mode {
-        let stays = current.upper || !self.is_writable(0) || self.options.stale_reads;
+        let stays = current.upper || !self.is_writable(0) || self.stays_stale(current);
         // The kernel asks us to take setuid and setgid away before an unprivileged process writes, not before it writes
         // to a file that it passes through: there, they would go whoever writes.
         if !stays || (writes(flags) && keeps_privileges(current.as_fd())) {

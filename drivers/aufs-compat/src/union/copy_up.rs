@@ -3,8 +3,7 @@
 //! The copy is made whole where nobody sees it: without a name, or in the directory for orphans. Then it is put in the place
 //! of the file at once, so whatever fails before, such as a full disk, leaves nothing behind.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +12,8 @@ use rustix::io::Errno;
 
 use super::content::{Content, Current};
 use super::node::Node;
-use super::{Union, lock};
+use super::reach::proc_path;
+use super::{Result, Union, lock};
 
 /// A whole copy of a file that has no place yet. If it gets none, it is deleted.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Copied<'a> {
 
 impl Copied<'_> {
     /// Gives it a name on its file system, where there must be none like it.
-    pub(crate) fn place(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    pub(crate) fn place(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         match &self.temporary {
             Some(temporary) => temporary.rename(directory, name)?,
             None => return link_open(self.file.as_fd(), directory, name),
@@ -51,11 +51,11 @@ impl<'a> Temporary<'a> {
         Self { orphans, name: format!("{:x}", COUNT.fetch_add(1, Ordering::Relaxed)) }
     }
 
-    fn open(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    fn open(&self, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         fs::openat(self.orphans, &self.name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode)
     }
 
-    fn rename(&self, directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    fn rename(&self, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         fs::renameat_with(self.orphans, &self.name, directory, name, RenameFlags::NOREPLACE)
     }
 }
@@ -70,34 +70,39 @@ impl Drop for Temporary<'_> {
 }
 
 /// Gives a file that is open, and may have no name, a name.
-pub(crate) fn link_open(
-    file: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-) -> rustix::io::Result<()> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    fs::linkat(fs::CWD, path, directory, name, AtFlags::SYMLINK_FOLLOW)
+pub(crate) fn link_open(file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    fs::linkat(fs::CWD, proc_path(file), directory, name, AtFlags::SYMLINK_FOLLOW)
 }
 
 impl Union {
     /// Sees to it that a file, which is no directory, is on the writable branch: all of it, or what there is of its first
     /// `length` bytes. Its open descriptors read and write the copy from then on.
-    pub(crate) fn copy_up(&self, node: &Arc<Node>, length: u64) -> io::Result<()> {
+    ///
+    /// `ESTALE` where the copy is another file than this: then its name stands for that.
+    pub(crate) fn copy_up(&self, node: &Arc<Node>, length: u64) -> Result<()> {
+        let raised = self.raised(node, length)?;
+        if Arc::ptr_eq(&raised, node) { Ok(()) } else { Err(Errno::STALE) }
+    }
+
+    /// The same; returns what is on the writable branch then, which is another file where the kernel reads this one by
+    /// itself.
+    pub(crate) fn raised(&self, node: &Arc<Node>, length: u64) -> Result<Arc<Node>> {
         // Also if it is above already: its open descriptors may not read the copy yet.
         let mut content = lock(node.content()?);
-        self.raise(node, &mut content, length)
+        self.raise(node, &mut content, length)?;
+        Ok(Arc::clone(content.successor.as_ref().unwrap_or(node)))
     }
 
     /// The same for who holds the lock of the content.
-    pub(crate) fn raise(&self, node: &Arc<Node>, content: &mut Content, length: u64) -> io::Result<()> {
-        if self.is_upper(node) {
+    pub(crate) fn raise(&self, node: &Arc<Node>, content: &mut Content, length: u64) -> Result<()> {
+        if self.is_upper(node) || content.successor.is_some() {
             return Ok(());
         }
         let orphans = self.orphans().ok_or(Errno::ROFS)?;
         let mut copied = match node.kind {
             FileType::RegularFile => {
                 let (source, branch) = match content.opened() {
-                    Some(opened) => (opened.current().file, self.branch_of(node)),
+                    Some(opened) => (opened.current().file, node.place().branch),
                     None => {
                         let (file, branch) = self.open_node(node, OFlags::RDONLY | OFlags::NOATIME)?;
                         (Arc::new(file), branch)
@@ -105,8 +110,14 @@ impl Union {
                 };
                 self.copy_regular(orphans, source.as_fd(), branch, length)?
             }
-            _ => copy_special(orphans, self.pin(node)?.as_fd())?,
+            _ => copy_special(orphans, self.open_path(node)?.0.as_fd())?,
         };
+        if content.passed_through() {
+            let names = node.place().names.clone();
+            content.successor = Some(self.publish_apart(node, &mut copied)?);
+            names.iter().for_each(|name| self.forget_name(name));
+            return Ok(());
+        }
         self.publish(node, &mut copied)?;
         if node.kind == FileType::RegularFile {
             content.point(Current { file: copied.file, writable: true, upper: true });
@@ -120,7 +131,7 @@ impl Union {
         from: BorrowedFd<'_>,
         branch: u16,
         length: u64,
-    ) -> io::Result<Copied<'a>> {
+    ) -> Result<Copied<'a>> {
         let size = fs::fstat(from)?.st_size.cast_unsigned();
         let copied = make_regular(orphans)?;
         let to = copied.file.as_fd();
@@ -138,7 +149,7 @@ impl Union {
 }
 
 /// A new empty file without a name, or with a temporary one where the file system knows no other.
-fn make_regular(orphans: BorrowedFd<'_>) -> io::Result<Copied<'_>> {
+fn make_regular(orphans: BorrowedFd<'_>) -> Result<Copied<'_>> {
     let mode = Mode::RUSR | Mode::WUSR;
     let unnamed = fs::openat(orphans, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode);
     match unnamed {
@@ -148,12 +159,12 @@ fn make_regular(orphans: BorrowedFd<'_>) -> io::Result<Copied<'_>> {
             let file = temporary.open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)?;
             Ok(Copied { file: Arc::new(file), temporary: Some(temporary) })
         }
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(errno),
     }
 }
 
 /// Copies a link, a device, a pipe or a socket.
-fn copy_special<'a>(orphans: BorrowedFd<'a>, from: BorrowedFd<'_>) -> io::Result<Copied<'a>> {
+fn copy_special<'a>(orphans: BorrowedFd<'a>, from: BorrowedFd<'_>) -> Result<Copied<'a>> {
     let stat = fs::fstat(from)?;
     let temporary = Temporary::new(orphans);
     match FileType::from_raw_mode(stat.st_mode) {
@@ -169,6 +180,6 @@ fn copy_special<'a>(orphans: BorrowedFd<'a>, from: BorrowedFd<'_>) -> io::Result
 }
 
 /// What the system call said, for the kernel to pass on.
-fn cause(error: mica_tree::Error) -> io::Error {
-    error.source
+fn cause(error: mica_tree::Error) -> Errno {
+    Errno::from_io_error(&error.source).unwrap_or(Errno::IO)
 }

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::{ZeroCopyReader, ZeroCopyWriter};
 use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::Union;
 use super::attributes::kill_privileges;
+use super::load::open_to_read;
+use super::node::Node;
+use super::{Result, Union};
 use crate::sys::file::Positioned;
 
 impl Union {
@@ -73,28 +76,28 @@ impl Union {
         offset: u64,
         length: u64,
         kill: bool,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
         let current = self.writable(handle)?;
         if kill {
             kill_privileges(current.as_fd())?;
         }
-        Ok(fs::fallocate(current.as_fd(), mode, offset, length)?)
+        fs::fallocate(current.as_fd(), mode, offset, length)
     }
 
     /// Where the next data (`SEEK_DATA`) or hole (`SEEK_HOLE`) is.
-    pub(crate) fn seek_file(&self, handle: u64, offset: u64, whence: u32) -> io::Result<u64> {
+    pub(crate) fn seek_file(&self, handle: u64, offset: u64, whence: u32) -> Result<u64> {
         let position = match whence.cast_signed() {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
-            _ => return Err(Errno::INVAL.into()),
+            _ => return Err(Errno::INVAL),
         };
         // The position that it moves is nobody's: all reads and writes say where.
-        Ok(fs::seek(self.opened(handle)?.current().as_fd(), position)?)
+        fs::seek(self.opened(handle)?.current().as_fd(), position)
     }
 
     /// Puts a file on the disk. What is on a lower branch is there already.
-    pub(crate) fn sync_file(&self, handle: u64, data_only: bool) -> io::Result<()> {
+    pub(crate) fn sync_file(&self, handle: u64, data_only: bool) -> Result<()> {
         let current = self.opened(handle)?.current();
         if !current.upper || self.options.volatile {
             return Ok(());
@@ -102,8 +105,30 @@ impl Union {
         sync(current.as_fd(), data_only)
     }
 
+    /// Puts the names in a directory on the disk. Those on a lower branch are there already.
+    pub(crate) fn sync_directory(&self, node: &Arc<Node>, data_only: bool) -> Result<()> {
+        if self.options.volatile || !self.is_upper(node) {
+            return Ok(());
+        }
+        sync(open_to_read(self.directory(node, 0)?.as_fd())?.as_fd(), data_only)
+    }
+
+    /// Puts everything on the disk.
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        match self.branches.first().filter(|first| first.writable && !self.options.volatile) {
+            Some(first) => fs::syncfs(open_to_read(first.root.as_fd())?),
+            None => Ok(()),
+        }
+    }
+
     /// Copies from one open file to another, inside the file system where it can. Returns how much was copied.
-    pub fn copy_range(&self, from: (u64, u64), to: (u64, u64), length: u64, kill: bool) -> io::Result<u32> {
+    pub(crate) fn copy_range(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        length: u64,
+        kill: bool,
+    ) -> Result<u64> {
         let (mut read, mut written) = (from.1, to.1);
         let target = self.writable(to.0)?;
         if kill {
@@ -114,11 +139,11 @@ impl Union {
         let length = usize::try_from(length.min(1 << 30)).unwrap_or(1 << 30);
         let copied =
             fs::copy_file_range(source.as_fd(), Some(&mut read), target.as_fd(), Some(&mut written), length)?;
-        Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+        Ok(copied as u64)
     }
 }
 
 /// `fsync` or `fdatasync`.
-pub(crate) fn sync(file: BorrowedFd<'_>, data_only: bool) -> io::Result<()> {
-    Ok(if data_only { fs::fdatasync(file) } else { fs::fsync(file) }?)
+pub(crate) fn sync(file: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    if data_only { fs::fdatasync(file) } else { fs::fsync(file) }
 }

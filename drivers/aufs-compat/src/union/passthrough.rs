@@ -4,10 +4,12 @@
 //! kernel's cache. An open that differs fails with EIO, so [`Content`](super::content::Content) decides for all.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::Union;
+use super::node::{Name, ROOT};
 use crate::session::Backing;
 
 impl Union {
@@ -25,6 +27,14 @@ impl Union {
         if let Some(connection) = self.connection.get() {
             // Fails only where the connection ends, and with it everything that the kernel knows.
             let _ended = connection.forget_attributes(number);
+        }
+    }
+
+    /// Has the kernel look a name up again.
+    pub(crate) fn forget_name(&self, at: &Name) {
+        let parent = if Arc::ptr_eq(&at.parent, &self.root) { ROOT } else { at.parent.number };
+        if let Some(connection) = self.connection.get() {
+            let _ended = connection.forget_name(parent, &at.name);
         }
     }
 }

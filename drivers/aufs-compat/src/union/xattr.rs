@@ -4,16 +4,16 @@
 //! mode from the first, and the kernel checks permissions by what it reads here.
 
 use std::ffi::CStr;
-use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::{Context, GetxattrReply, ListxattrReply};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
-use super::Union;
-use super::attributes::proc_path;
 use super::node::Node;
+use super::reach::proc_path;
+use super::{Result, Union};
 
 /// The longest value, and the longest list of names (xattr(7)).
 const LONGEST: usize = 1 << 16;
@@ -21,9 +21,9 @@ const ACL: &[u8] = b"system.posix_acl_";
 
 impl Union {
     /// The value of an attribute, or how long it is if `size` is 0.
-    pub(crate) fn get_attribute(&self, node: &Arc<Node>, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
-        let file = self.pin(node)?;
-        let path = proc_path(&file);
+    pub(crate) fn get_attribute(&self, node: &Arc<Node>, name: &CStr, size: u32) -> Result<GetxattrReply> {
+        let (file, _) = self.open_path(node)?;
+        let path = proc_path(file.as_fd());
         let mut value = Vec::with_capacity(usize::min(size as usize, LONGEST));
         let got = match size {
             0 => fs::getxattr(&path, name, &mut [0_u8; 0][..]),
@@ -33,8 +33,8 @@ impl Union {
             Ok(length) if size == 0 => Ok(GetxattrReply::Count(u32::try_from(length).unwrap_or(u32::MAX))),
             Ok(_) => Ok(GetxattrReply::Value(value)),
             // Where a file system has no ACLs no file has one. Taken for an error, it would deny access.
-            Err(Errno::OPNOTSUPP) if name.to_bytes().starts_with(ACL) => Err(Errno::NODATA.into()),
-            Err(errno) => Err(errno.into()),
+            Err(Errno::OPNOTSUPP) if name.to_bytes().starts_with(ACL) => Err(Errno::NODATA),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -44,12 +44,12 @@ impl Union {
         caller: &Context,
         node: &Arc<Node>,
         size: u32,
-    ) -> io::Result<ListxattrReply> {
-        let file = self.pin(node)?;
+    ) -> Result<ListxattrReply> {
+        let (file, _) = self.open_path(node)?;
         let mut names = Vec::with_capacity(LONGEST);
-        match fs::listxattr(proc_path(&file), rustix::buffer::spare_capacity(&mut names)) {
+        match fs::listxattr(proc_path(file.as_fd()), rustix::buffer::spare_capacity(&mut names)) {
             Ok(_) | Err(Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
         }
         // Others do not see the names that only an administrator can read (xattr(7)).
         if caller.uid != 0 {
@@ -62,7 +62,7 @@ impl Union {
         }
         match size {
             0 => Ok(ListxattrReply::Count(u32::try_from(names.len()).unwrap_or(u32::MAX))),
-            _ if names.len() > size as usize => Err(Errno::RANGE.into()),
+            _ if names.len() > size as usize => Err(Errno::RANGE),
             _ => Ok(ListxattrReply::Names(names)),
         }
     }
@@ -74,18 +74,18 @@ impl Union {
         name: &CStr,
         value: &[u8],
         flags: u32,
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let file = self.pin_writable(node)?;
-        Ok(fs::setxattr(proc_path(&file), name, value, flags)?)
+        fs::setxattr(proc_path(file.as_fd()), name, value, flags)
     }
 
     /// Removes an attribute, after the file was copied up if it has that attribute.
-    pub(crate) fn remove_attribute(&self, node: &Arc<Node>, name: &CStr) -> io::Result<()> {
-        let file = self.pin(node)?;
-        fs::getxattr(proc_path(&file), name, &mut [0_u8; 0][..])?;
+    pub(crate) fn remove_attribute(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
+        let (file, _) = self.open_path(node)?;
+        fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 0][..])?;
         drop(file);
         let file = self.pin_writable(node)?;
-        Ok(fs::removexattr(proc_path(&file), name)?)
+        fs::removexattr(proc_path(file.as_fd()), name)
     }
 }

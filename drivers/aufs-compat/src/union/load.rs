@@ -1,0 +1,106 @@
+//! Reading the merged names of a directory from its branches.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir, openat};
+use rustix::io::Errno;
+
+use super::branch::Branch;
+use super::merge::{Found, Merge, Source};
+use super::name::WHITEOUT;
+use super::names::{Directory, Names};
+use super::node::Node;
+use super::reach::{TRIES, kind_of, stat_at};
+use super::{Result, Union, read, write};
+
+/// How much is read of a directory by one call.
+const BUFFER: usize = 32 * 1024;
+
+impl Union {
+    /// A directory with its names, shared with others that only look.
+    pub(crate) fn names_of<'a>(&self, node: &'a Arc<Node>) -> Result<RwLockReadGuard<'a, Directory>> {
+        for _ in 0..TRIES {
+            let directory = read(node.entries()?);
+            if directory.is_loaded() {
+                return Ok(directory);
+            }
+            drop(directory);
+            drop(self.load_directory(node)?);
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// A directory with its names, for one who changes it; `ENOENT` where it was removed meanwhile.
+    pub(crate) fn change_names<'a>(&self, node: &'a Arc<Node>) -> Result<RwLockWriteGuard<'a, Directory>> {
+        let directory = self.load_directory(node)?;
+        if directory.removed { Err(Errno::NOENT) } else { Ok(directory) }
+    }
+
+    fn load_directory<'a>(&self, node: &'a Arc<Node>) -> Result<RwLockWriteGuard<'a, Directory>> {
+        let mut directory = write(node.entries()?);
+        if !directory.is_loaded() {
+            let names = self.load(node, &mut directory)?;
+            directory.set_names(Some(names));
+            self.budget.loaded(node);
+        }
+        Ok(directory)
+    }
+
+    fn load(&self, node: &Arc<Node>, directory: &mut Directory) -> Result<Names> {
+        let mut merge = Merge::default();
+        let mut last = directory.branches.len();
+        for (at, &branch) in directory.branches.iter().enumerate() {
+            if directory.removed {
+                break;
+            }
+            let open = self.directory(node, branch)?;
+            let of = self.branch(branch)?;
+            let source = Source { branch, writable: of.writable, whiteouts: of.whiteouts };
+            if merge.add(source, list(of, open.as_fd())?)? {
+                last = at + 1;
+                break;
+            }
+        }
+        if last < directory.branches.len() {
+            directory.branches = directory.branches[..last].into();
+        }
+        Ok(Names::new(merge.finish(), &self.budget))
+    }
+}
+
+/// Everything in a directory of one branch.
+fn list(branch: &Branch, directory: BorrowedFd<'_>) -> Result<Vec<Found>> {
+    let open = open_to_read(directory)?;
+    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
+    let mut entries = RawDir::new(&open, &mut buffer);
+    let mut found = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let (mut kind, mut inode) = (entry.file_type(), entry.ino());
+        if kind == FileType::Unknown || (!branch.exact && !name.starts_with(WHITEOUT)) {
+            match stat_at(directory, name) {
+                Ok(stat) => (kind, inode) = (kind_of(&stat), stat.stx_ino),
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            }
+        }
+        found.push(Found { name: name.into(), kind, inode });
+    }
+    Ok(found)
+}
+
+/// Opens a directory so that it can be read.
+pub(crate) fn open_to_read(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // It is nobody's access but ours.
+    match openat(directory, c".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(directory, c".", flags, Mode::empty()),
+        done => done,
+    }
+}

@@ -1,0 +1,117 @@
+//! Opening the branches.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::branch::{Branch, BranchSpec};
+use super::handle::Handles;
+use super::load::open_to_read;
+use super::name::{ORPHANS, PSEUDO_LINKS, temporary_of};
+use super::names::Budget;
+use super::node::{Node, Place};
+use super::number::Numbers;
+use super::pseudo_link::PseudoLinks;
+use super::recent::Recent;
+use super::table::Table;
+use super::whiteout::Whiteouts;
+use super::{Options, Result, Union};
+
+/// The most names that are kept of all directories together, at about 100 bytes each and their lengths.
+const NAMES: usize = 1 << 18;
+/// Into how many parts the open directories are divided.
+const PARTS: usize = 16;
+/// The most directories that are kept open, however many descriptors there can be.
+const DIRECTORIES: u64 = 16 * 1024;
+
+impl Union {
+    /// Opens the branches, the topmost first.
+    ///
+    /// If the first can be written, what AUFS keeps in its root is made where it is missing, and what a crash left there is
+    /// cleared away. Raises this process's limit of open files as far as it can.
+    ///
+    /// Fails with `EINVAL` where there is no branch or too many, where another than the first is to be written, or where
+    /// one is inside another.
+    pub fn open(specs: Vec<BranchSpec>, options: Options) -> Result<Arc<Self>> {
+        let branches = specs.into_iter().map(Branch::open).collect::<Result<Vec<_>>>()?;
+        let overlap = |at: usize| branches[..at].iter().any(|other| branches[at].overlaps(other));
+        let apart = (1..branches.len()).all(|at| !branches[at].writable && !overlap(at));
+        let count = u16::try_from(branches.len()).map_err(|_| Errno::INVAL)?;
+        let top = branches.first().filter(|_| apart).ok_or(Errno::INVAL)?;
+        let writable = top.writable.then(|| Arc::clone(&top.root));
+
+        let table = Table::new();
+        let numbers = Numbers::default();
+        let number = numbers.of(top.device, top.inode);
+        let root = Node::directory(number, Place::new(0, top.inode), (0..count).collect(), &table);
+        let descriptors = raise_limit() / 4;
+        let each = (descriptors.min(DIRECTORIES) as usize / PARTS).max(1);
+        let union = Self {
+            branches,
+            options,
+            root: Arc::new(root),
+            table,
+            numbers,
+            budget: Budget::new(NAMES),
+            open_directories: (0..PARTS).map(|_| Mutex::new(Recent::new(each))).collect(),
+            moving: Mutex::new(()),
+            orphans: writable.as_ref().map(|root| own_directory(root, ORPHANS).map(Arc::new)).transpose()?,
+            pseudo_links: match &writable {
+                Some(root) => Some(PseudoLinks::new(own_directory(root, PSEUDO_LINKS)?)),
+                None => None,
+            },
+            whiteouts: writable.as_ref().map(Whiteouts::open).transpose()?,
+            files: Handles::default(),
+            listings: Handles::default(),
+            connection: OnceLock::new(),
+        };
+        if let Some(root) = &writable {
+            clear_away(root.as_fd())?;
+            if let Some(orphans) = &union.orphans {
+                mica_tree::remove_children(orphans.as_fd()).map_err(cause)?;
+            }
+            union.flush_left_over()?;
+        }
+        Ok(Arc::new(union))
+    }
+}
+
+/// One of the directories in the root of the writable branch, which is made where it is missing.
+fn own_directory(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
+    match fs::mkdirat(root, name, Mode::RWXU) {
+        Ok(()) => fs::chmodat(root, name, Mode::RWXU, AtFlags::empty())?,
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(root, name, flags, Mode::empty())
+}
+
+/// Deletes what a crash left in a directory of the writable branch, half made or half deleted.
+pub(crate) fn clear_away(directory: BorrowedFd<'_>) -> Result<()> {
+    let mut entries = fs::Dir::new(open_to_read(directory)?)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if temporary_of(name).is_some() {
+            mica_tree::remove(directory, name).map_err(cause)?;
+        }
+    }
+    Ok(())
+}
+
+/// Raises the limit of open files as far as it goes, and says how many can be open.
+fn raise_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let reached = if raised.is_ok() { maximum } else { current };
+    reached.unwrap_or(u64::MAX)
+}
+
+/// What the system call said.
+pub(crate) fn cause(error: mica_tree::Error) -> Errno {
+    Errno::from_io_error(&error.source).unwrap_or(Errno::IO)
+}
