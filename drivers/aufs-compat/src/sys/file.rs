@@ -3,9 +3,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use fuse_backend_rs::abi::fuse_abi::statvfs64;
 use fuse_backend_rs::api::filesystem::OpenOptions;
 use fuse_backend_rs::file_buf::FileVolatileSlice;
 use fuse_backend_rs::file_traits::FileReadWriteVolatile;
+use rustix::fs::StatVfs;
 
 /// A file that is read and written where the call says, by any number of threads.
 #[derive(Debug)]
@@ -43,4 +45,20 @@ fn position(offset: u64) -> io::Result<libc::off_t> {
 pub(crate) const fn open_options(bits: u32) -> OpenOptions {
     // SAFETY: a set of bits in a structure that goes to the kernel as it is.
     unsafe { OpenOptions::from_bits_unchecked(bits) }
+}
+
+/// What there is of a file system, as the library has it.
+pub(crate) fn statistics(of: &StatVfs) -> statvfs64 {
+    // SAFETY: a structure of numbers.
+    let mut stat: statvfs64 = unsafe { std::mem::zeroed() };
+    stat.f_bsize = of.f_bsize;
+    stat.f_frsize = of.f_frsize;
+    stat.f_blocks = of.f_blocks;
+    stat.f_bfree = of.f_bfree;
+    stat.f_bavail = of.f_bavail;
+    stat.f_files = of.f_files;
+    stat.f_ffree = of.f_ffree;
+    stat.f_favail = of.f_favail;
+    stat.f_namemax = of.f_namemax;
+    stat
 }
