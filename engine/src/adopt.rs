@@ -177,13 +177,19 @@ impl Adoption<'_> {
                 let id = taken.image.id().hex();
                 Ok(Adopted { is_new: taken.is_new, id, warnings: taken.warnings })
             }
-            Kind::Container if self.has_container(&item.id) => {
-                Ok(Adopted { is_new: false, id: item.id.clone(), warnings: Vec::new() })
-            }
             Kind::Container => {
-                let lost = self.take_container(database, &item.id)?;
-                let warnings = [item.warnings.clone(), lost].concat();
-                Ok(Adopted { is_new: true, id: item.id.clone(), warnings })
+                let here = Adopted { is_new: false, id: item.id.clone(), warnings: Vec::new() };
+                if self.has_container(&item.id) {
+                    return Ok(here);
+                }
+                match self.take_container(database, &item.id) {
+                    Ok(lost) => {
+                        Ok(Adopted { is_new: true, warnings: [item.warnings.clone(), lost].concat(), ..here })
+                    }
+                    // Another command took it meanwhile.
+                    Err(_) if self.has_container(&item.id) => Ok(here),
+                    Err(error) => Err(error),
+                }
             }
         }
     }

@@ -265,7 +265,8 @@ impl OldMount {
             }
             "volume" | "" => {
                 warnings.push(format!(
-                    "what is in its volume '{name}' at '{target}' does not come along; copy '{source}' before it is started"
+                    "what is in its volume '{name}' at '{target}' does not come along: copy '{source}' to the volume here before \
+                     it is started"
                 ));
                 let is_random = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
                 Source::Volume { name, anonymous: is_random }

@@ -112,7 +112,10 @@ impl Adoption<'_> {
         let (name, image_name) = (config.name().to_owned(), config.image_name().to_owned());
         let created = Some(config.created.clone()).filter(|created| is_time(created));
         let state = config.state();
-        let (settings, lost) = config.settings(read_host(&self.old, id)?);
+        let (settings, mut lost) = config.settings(read_host(&self.old, id)?);
+        for name in settings.volumes().filter(|name| self.engine.volume(name).is_ok()) {
+            lost.push(format!("it uses the volume '{name}' that was here before"));
+        }
         self.engine.receive(&Arrival {
             id: id.to_owned(),
             name: &name,

@@ -72,15 +72,15 @@ impl Database {
         Ok(names.iter().filter_map(|name| format!("sha256:{name}").parse().ok()).collect())
     }
 
-    /// Those that `docker images` shows: all but those without a name that others were built from.
+    /// Those that `docker images` shows: all but those without a name that others were built from. One that has a name and is
+    /// not there is among them.
     pub(super) fn shown_images(&self) -> Result<BTreeSet<Digest>> {
         let mut shown = self.images()?;
-        for parent in shown.clone().iter().filter_map(|id| self.parent(id).transpose()) {
-            let parent = parent?;
-            if self.names(&parent).is_empty() {
-                shown.remove(&parent);
-            }
+        // What cannot be read hides nothing.
+        for parent in shown.clone().iter().filter_map(|id| self.parent(id).ok().flatten()) {
+            shown.remove(&parent);
         }
+        shown.extend(self.names.keys());
         Ok(shown)
     }
 

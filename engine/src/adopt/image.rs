@@ -55,8 +55,10 @@ impl Adoption<'_> {
                 let (_, left_out) = made.map_err(advised)?;
                 warnings.extend(left_out);
                 failpoint::hit("adopt.provided").map_err(Error::io(|| "adopt an image"))?;
+                tx.record_image(image.blob().to_vec())?;
+            } else {
+                tx.image(&image.id().to_string())?;
             }
-            tx.record_image(image.blob().to_vec())?;
             warnings.extend(self.name(&names, image.id())?);
             Ok(())
         })?;
@@ -69,12 +71,12 @@ impl Adoption<'_> {
         let _lock = root.lock()?;
         let mut tags = Tags::read(root)?;
         let mut warnings = Vec::new();
-        let mut is_news = false;
+        let mut is_changed = false;
         for name in names {
             match tags.get(name) {
                 None => {
                     tags.set(name.clone(), *id);
-                    is_news = true;
+                    is_changed = true;
                 }
                 Some(other) if other != id => {
                     warnings.push(format!(
@@ -84,7 +86,7 @@ impl Adoption<'_> {
                 Some(_) => {}
             }
         }
-        if is_news {
+        if is_changed {
             tags.write(root)?;
         }
         failpoint::hit("image.tagged").map_err(Error::io(|| "name an image"))?;

@@ -34,14 +34,15 @@ impl Adoption<'_> {
         for text in &self.options.images {
             wanted.push(self.find_image(text)?);
         }
-        let of_containers = containers.iter().filter(|found| found.refused.is_none());
-        wanted.extend(of_containers.filter_map(|found| Some((found.database, found.config.image()?))));
-        let mut seen = BTreeSet::new();
-        for (index, id) in wanted.into_iter().filter(|(_, id)| seen.insert(*id)) {
-            let item = self.image_item(index, &id)?;
+        for found in containers.iter().filter(|found| found.refused.is_none()) {
             // One that was removed from under its container is none.
-            self.items.extend(item);
+            let there = self.databases[found.database].images()?;
+            wanted
+                .extend(found.config.image().filter(|id| there.contains(id)).map(|id| (found.database, id)));
         }
+        let mut seen = BTreeSet::new();
+        wanted.retain(|(_, id)| seen.insert(*id));
+        self.items = wanted.iter().map(|(index, id)| self.image_item(*index, id)).collect();
         self.items.sort_by(|one, other| {
             (one.names.is_empty(), &one.names, &one.id).cmp(&(
                 other.names.is_empty(),
@@ -69,28 +70,30 @@ impl Adoption<'_> {
         Error::Invalid(format!("no such {kind} in '{}': {}", self.old.path().display(), shown(text)))
     }
 
-    fn image_item(&self, index: usize, id: &Digest) -> Result<Option<Item>> {
+    fn image_item(&self, index: usize, id: &Digest) -> Item {
         let database = &self.databases[index];
-        if !database.images()?.contains(id) {
-            return Ok(None);
-        }
         let names = database.names(id);
-        let is_here = images::read(self.engine.root(), id)?.is_some() && self.are_known(names)?;
-        let looked = database.image(id).and_then(|image| database.layers(&image));
-        let (bytes, refused) = match looked {
-            Ok(layers) => (layers.iter().map(|layer| layer.size).sum(), None),
-            Err(error) => (0, Some(error.to_string())),
-        };
-        Ok(Some(Item {
+        let mut item = Item {
             kind: Kind::Image,
             names: names.iter().map(ToString::to_string).collect(),
             id: id.hex(),
-            bytes,
-            is_here,
-            refused: refused.filter(|_| !is_here),
+            bytes: 0,
+            is_here: false,
+            refused: None,
             warnings: Vec::new(),
             database: index,
-        }))
+        };
+        let look = || -> Result<(u64, bool)> {
+            let is_here = images::read(self.engine.root(), id)?.is_some() && self.are_known(names)?;
+            let layers = database.layers(&database.image(id)?);
+            let layers = if is_here { layers.unwrap_or_default() } else { layers? };
+            Ok((layers.iter().map(|layer| layer.size).sum(), is_here))
+        };
+        match look() {
+            Ok((bytes, is_here)) => (item.bytes, item.is_here) = (bytes, is_here),
+            Err(error) => item.refused = Some(error.to_string()),
+        }
+        item
     }
 
     /// Whether all of these names mean some image here.

@@ -1,5 +1,6 @@
 //! `mica storage adopt`.
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use clap::Args;
 use super::image::XattrsFlag;
 use super::table::Table;
 use super::{Outcome, human, print};
-use crate::adopt::{AdoptOptions, Adoption, Item};
+use crate::adopt::{AdoptOptions, Adoption, Item, Kind};
 use crate::{Engine, Result};
 
 #[derive(Debug, Args)]
@@ -53,6 +54,9 @@ pub(super) fn run(engine: &Engine, flags: Adopt) -> Outcome {
 
 fn take(adoption: &Adoption<'_>, item: &Item, failures: &mut Vec<String>) -> Result<()> {
     let (kind, name) = (item.kind.word(), item.name());
+    if !item.is_here && item.refused.is_none() && io::stdout().is_terminal() {
+        print::line(&format!("Adopting {kind} {name}, {}", human::size(item.bytes)))?;
+    }
     match adoption.take(item) {
         Err(error) => failures.push(format!("{kind} {name} was not adopted: {error}")),
         Ok(adopted) => {
@@ -76,7 +80,6 @@ fn list(adoption: &Adoption<'_>) -> Outcome {
         [("Kind", "KIND"), ("Name", "NAME"), ("ID", "ID"), ("Size", "SIZE"), ("Status", "STATUS")];
     let mut table = Table::new(&COLUMNS, 5);
     let mut failures = Vec::new();
-    let (mut bytes, mut counts) = (0, [0, 0]);
     for item in adoption.items() {
         let status = match &item.refused {
             Some(why) => {
@@ -84,11 +87,7 @@ fn list(adoption: &Adoption<'_>) -> Outcome {
                 "refused"
             }
             None if item.is_here => "here already",
-            None => {
-                bytes += item.bytes;
-                counts[item.kind as usize] += 1;
-                "to be adopted"
-            }
+            None => "to be adopted",
         };
         let names = if item.names.is_empty() { vec!["<none>".to_owned()] } else { item.names.clone() };
         for name in names {
@@ -96,10 +95,14 @@ fn list(adoption: &Adoption<'_>) -> Outcome {
             table.row(vec![kind, name, id, human::size(item.bytes), status.to_owned()]);
         }
     }
-    let many = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-    let [images, containers] = counts;
-    let summary =
-        format!("{} and {}, {}", many(images, "image"), many(containers, "container"), human::size(bytes));
+    let coming: Vec<&Item> =
+        adoption.items().iter().filter(|item| !item.is_here && item.refused.is_none()).collect();
+    let many = |kind: Kind| {
+        let count = coming.iter().filter(|item| item.kind == kind).count();
+        format!("{count} {}{}", kind.word(), if count == 1 { "" } else { "s" })
+    };
+    let bytes = coming.iter().map(|item| item.bytes).sum();
+    let summary = format!("{} and {}, {}", many(Kind::Image), many(Kind::Container), human::size(bytes));
     print::text(&format!("{}\n{summary}\n", table.render(None)?))?;
     Ok(print::failures(&failures))
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 use rustix::fs::{XattrFlags, setxattr};
 use serde_json::{Value, json};
@@ -78,11 +79,8 @@ fn a_container_starts_with_what_it_changed() {
     }
 }
 
-#[test]
-fn a_container_is_what_it_was() {
-    let mut docker = OldDocker::new(DRIVERS[1]);
-    let image = docker.add(&["app:1"], &[busybox()]);
-    let container = docker.create("web", &image, &["-c", "exit 4"]);
+/// Gives a container everything that can be said of one.
+fn configure(container: &OldContainer) {
     container.configure(|config| {
         config["State"] = json!({ "Running": false, "ExitCode": 4, "OOMKilled": true, "Error": "",
             "StartedAt": "2021-01-01T00:00:00Z", "FinishedAt": "2021-01-02T00:00:00.5Z" });
@@ -93,6 +91,8 @@ fn a_container_is_what_it_was() {
             "/data": { "Type": "bind", "Source": "/srv", "Destination": "/data", "RW": false, "Name": "" },
             "/v": { "Type": "volume", "Source": "/var/lib/docker/volumes/db/_data", "Destination": "/v", "RW": true,
                 "Name": "db", "Driver": "local" },
+            "/m": { "Type": "volume", "Source": "/var/lib/docker/volumes/mine/_data", "Destination": "/m", "RW": true,
+                "Name": "mine", "Driver": "local" },
         });
     });
     container.configure_host(|host| {
@@ -102,11 +102,21 @@ fn a_container_is_what_it_was() {
             "Ulimits": [{ "Name": "nofile", "Soft": 64, "Hard": 128 }],
             "SecurityOpt": ["no-new-privileges", "label=disable"], "Privileged": false });
     });
+}
+
+#[test]
+fn a_container_is_what_it_was() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    let container = docker.create("web", &image, &["-c", "exit 4"]);
+    configure(&container);
     let home = Home::new();
+    home.ok(&["volume", "create", "mine"]);
     let answer = adopt(&home, &docker);
     for told in [
+        "it uses the volume 'mine' that was here before",
         "'/srv' of the host stays mounted at '/data'",
-        "what is in its volume 'db' at '/v' does not come along; copy '/var/lib/docker/volumes/db/_data'",
+        "what is in its volume 'db' at '/v' does not come along: copy '/var/lib/docker/volumes/db/_data'",
         "it comes without the security option 'label=disable', the network 'default', published ports, '--restart always'",
     ] {
         assert!(answer.err.contains(&format!("mica: warning: container web: {told}")), "{answer:?}");
@@ -136,7 +146,9 @@ fn a_container_is_what_it_was() {
         (&json!("exited"), &json!(4), &json!(true))
     );
     assert_eq!(state["FinishedAt"], "2021-01-02T00:00:00.5Z");
-    assert_eq!(home.names("volumes"), ["db"]);
+    let mut volumes = home.names("volumes");
+    volumes.sort();
+    assert_eq!(volumes, ["db", "mine"]);
 }
 
 #[test]
@@ -190,4 +202,26 @@ fn one_whose_image_was_removed_stands_on_its_layers() {
     home.ok(&["rm", "web"]);
     adopt(&home, &docker);
     assert_eq!(home.names("images").len(), 1, "it is the same image each time");
+}
+
+#[test]
+fn two_who_adopt_at_once_take_everything_once() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    for name in ["one", "two", "three"] {
+        docker.create(name, &image, &["echo", name]);
+    }
+    let home = Home::new();
+    let spawn = || {
+        let mut command = home.command(&["storage", "adopt", docker.place()]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| spawn()).collect();
+    for child in children {
+        let answer = Answer::from(child.wait_with_output().unwrap());
+        assert_eq!((answer.status, answer.out.lines().count()), (Some(0), 4), "{answer:?}");
+    }
+    home.assert_consistent();
+    assert_eq!(home.names("containers").len(), 3);
+    assert_eq!(home.ok(&["start", "-a", "two"]), "two\n");
 }

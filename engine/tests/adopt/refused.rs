@@ -106,6 +106,7 @@ fn damaged_records_are_named_and_lead_nowhere() {
         fs::write(config, "{}").unwrap();
         docker.add(&["whole:1"], &[tar(&[("a", b"1")])]);
         docker.write(&docker.path().join("containers/abc/config.v2.json"), "[");
+        docker.tag("lost:1", &mica_archive::Digest::of(b"an image that is not there"));
         let home = Home::new();
         let text = fails(&home, &docker);
         for (name, why) in [
@@ -115,6 +116,7 @@ fn damaged_records_are_named_and_lead_nowhere() {
             ("image another:1", "Docker has it as 'sha256:"),
             ("image pipe:1", "tar-split.json.gz': it is no regular file\n"),
             ("image config:1", "is damaged: its digest is"),
+            ("image lost:1", "is not there"),
             ("container abc", "its config cannot be read"),
         ] {
             let line = text.lines().find(|line| line.contains(&format!("{name} was not adopted: ")));
