@@ -247,6 +247,56 @@ fn in_the_foreground_a_signal_unmounts() {
 }
 
 #[test]
+fn what_many_threads_open_leaves_no_descriptor_in_the_server() {
+    for options in ["passthrough", "nopassthrough"] {
+        let place = Place::new();
+        place.mount(&["-o", options, &place.branches()]);
+        let server = place.server();
+        let descriptors = || fs::read_dir(format!("/proc/{server}/fd")).unwrap().count();
+        let work = || {
+            std::thread::scope(|scope| {
+                for thread in 0..6 {
+                    let place = &place;
+                    scope.spawn(move || change_many_files(place, thread));
+                }
+            });
+        };
+        work();
+        let before = descriptors();
+        work();
+        // The kernel tells of a file's last close when it is over.
+        wait_until(|| descriptors() <= before);
+        assert_eq!(fs::read_dir(place.path("at")).unwrap().count(), 1, "{options}");
+        place.unmount();
+    }
+}
+
+fn change_many_files(place: &Place, thread: u32) {
+    for turn in 0..200 {
+        let file = place.path(&format!("at/{thread}-{turn}"));
+        fs::write(&file, file.as_os_str().as_bytes()).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), file.as_os_str().as_bytes());
+        assert_eq!(fs::read(place.path("at/below")).unwrap(), b"below");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn six_hundred_branches_are_a_union() {
+    let place = Place::new();
+    let branches: Vec<String> = (0..600).map(|number| place.text(&format!("branch-{number}"))).collect();
+    for (number, branch) in branches.iter().enumerate() {
+        fs::create_dir(branch).unwrap();
+        fs::write(format!("{branch}/file-{number}"), branch).unwrap();
+    }
+    let lower = branches.iter().map(|branch| format!(":{branch}=ro+wh")).collect::<String>();
+    place.mount(&[&format!("br:{}=rw{lower}", place.text("upper"))]);
+    assert_eq!(fs::read_dir(place.path("at")).unwrap().count(), 600);
+    assert_eq!(fs::read_to_string(place.path("at/file-599")).unwrap(), branches[599]);
+    place.unmount();
+}
+
+#[test]
 fn what_cannot_be_mounted_is_refused_and_leaves_nothing() {
     let place = Place::new();
     fs::create_dir(place.path("upper/inside")).unwrap();
