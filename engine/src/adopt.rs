@@ -148,7 +148,7 @@ fn unknown(old: &OldRoot) -> Result<String> {
     }
     if old.directory("graph")?.is_some() {
         return Ok(format!(
-            "'{place}' is of a Docker before 1.10; let a newer one up to 20.10 bring it up to date first"
+            "'{place}' is of a Docker before 1.10; let one from 1.10 to 1.13 bring it up to date first"
         ));
     }
     Ok(format!("'{place}' is no data root of Docker's: it has no directory 'image'"))

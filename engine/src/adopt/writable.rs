@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mica_core::WhiteoutForm;
 use mica_tree::Visit;
+use rustix::buffer::{SpareCapacity, spare_capacity};
 use rustix::fs::{FileType, lgetxattr, llistxattr};
 use rustix::io::Errno;
 
@@ -48,7 +49,7 @@ impl Writable {
 
     /// Looks at every file.
     pub(super) fn survey(&self) -> Result<Survey> {
-        let mut look = Look { whiteouts: self.whiteouts, ..Look::default() };
+        let mut look = Look::new(self.whiteouts);
         mica_tree::walk(self.files.as_fd(), &mut |visit| {
             look.at(&visit);
             Ok(())
@@ -74,19 +75,17 @@ struct Look {
     linked: BTreeSet<u64>,
 }
 
-impl Default for Look {
-    fn default() -> Self {
+impl Look {
+    fn new(whiteouts: WhiteoutForm) -> Self {
         Self {
-            whiteouts: WhiteoutForm::Aufs,
+            whiteouts,
             survey: Survey::default(),
             pseudo_links: None,
             kept: BTreeMap::new(),
             linked: BTreeSet::new(),
         }
     }
-}
 
-impl Look {
     fn at(&mut self, visit: &Visit<'_>) {
         let is_file = FileType::from_raw_mode(visit.stat.st_mode) == FileType::RegularFile;
         let is_new = visit.stat.st_nlink < 2 || !self.linked.contains(&visit.stat.st_ino);
@@ -167,10 +166,11 @@ impl Look {
                     .to_owned(),
             );
         }
-        if !lost.is_empty() {
-            self.survey
-                .warnings
-                .push(format!("what only '.wh..wh.plnk' has a name for is left out: {}", lost.join(", ")));
+        if let Some(first) = lost.first() {
+            self.survey.warnings.push(format!(
+                "{} of its files are left out, for which only '.wh..wh.plnk' has a name, such as '{first}'",
+                lost.len()
+            ));
         }
         self.survey
     }
@@ -189,14 +189,11 @@ fn value(dir: BorrowedFd<'_>, name: &[u8], attribute: &[u8]) -> io::Result<Vec<u
     ask(|buffer| lgetxattr(path(dir, name), attribute, buffer))
 }
 
-fn ask(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Vec<u8>> {
+fn ask(call: impl Fn(SpareCapacity<'_, u8>) -> rustix::io::Result<usize>) -> io::Result<Vec<u8>> {
     // XATTR_LIST_MAX and XATTR_SIZE_MAX.
-    let mut buffer = vec![0; 1 << 16];
-    match call(&mut buffer) {
-        Ok(length) => {
-            buffer.truncate(length);
-            Ok(buffer)
-        }
+    let mut buffer = Vec::with_capacity(1 << 16);
+    match call(spare_capacity(&mut buffer)) {
+        Ok(_) => Ok(buffer),
         Err(Errno::OPNOTSUPP | Errno::NODATA) => Ok(Vec::new()),
         Err(errno) => Err(errno.into()),
     }
