@@ -14,7 +14,9 @@ use super::name::{ORPHANS, PSEUDO_LINKS, temporary_of};
 use super::names::Budget;
 use super::node::{Node, Place};
 use super::number::Numbers;
+use super::parents::restore_times;
 use super::pseudo_link::PseudoLinks;
+use super::reach::stat_open;
 use super::recent::Recent;
 use super::table::Table;
 use super::whiteout::Whiteouts;
@@ -42,6 +44,8 @@ impl Union {
         let count = u16::try_from(branches.len()).map_err(|_| Errno::INVAL)?;
         let top = branches.first().filter(|_| apart).ok_or(Errno::INVAL)?;
         let writable = top.writable.then(|| Arc::clone(&top.root));
+        // What is made in there for the union's own use is no change of the tree.
+        let before = writable.as_ref().map(|root| stat_open(root.as_fd())).transpose()?;
 
         let table = Table::new();
         let numbers = Numbers::default();
@@ -74,6 +78,7 @@ impl Union {
                 mica_tree::remove_children(orphans.as_fd()).map_err(cause)?;
             }
             union.flush_left_over()?;
+            before.iter().for_each(|before| restore_times(root.as_fd(), before));
         }
         Ok(Arc::new(union))
     }

@@ -24,12 +24,10 @@ impl Union {
     pub(crate) fn get_attribute(&self, node: &Arc<Node>, name: &CStr, size: u32) -> Result<GetxattrReply> {
         let (file, _) = self.open_path(node)?;
         let path = proc_path(file.as_fd());
-        let mut value = Vec::with_capacity(usize::min(size as usize, LONGEST));
-        let got = match size {
-            0 => fs::getxattr(&path, name, &mut [0_u8; 0][..]),
-            _ => fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)),
-        };
-        match got {
+        // Into an empty slice, rustix reads nothing and says 0.
+        let room = if size == 0 { LONGEST } else { usize::min(size as usize, LONGEST) };
+        let mut value = Vec::with_capacity(room);
+        match fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)) {
             Ok(length) if size == 0 => Ok(GetxattrReply::Count(u32::try_from(length).unwrap_or(u32::MAX))),
             Ok(_) => Ok(GetxattrReply::Value(value)),
             // Where a file system has no ACLs no file has one. Taken for an error, it would deny access.
