@@ -307,6 +307,7 @@ fn what_cannot_be_mounted_is_refused_and_leaves_nothing() {
         (&["br:upper=rw:upper/inside=ro", "at"], "is inside branch"),
         (&["br:upper=rw", "nowhere"], "nowhere'"),
         (&["at"], "there is no branch"),
+        (&["--serve", "mica-aufs", "/a=rw"], "descriptor 3"),
     ] {
         let done = place.run(args);
         let said = String::from_utf8(done.stderr).unwrap();
