@@ -19,8 +19,9 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::context::Context;
 use crate::error::failed;
+use crate::fs;
 use crate::scratch::open_dir;
-use crate::{fs, sys};
+use crate::sys::{self, Apart};
 
 /// How long to wait for a helper that has nothing left to serve, when somebody wants to know, and when nobody does.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -123,7 +124,7 @@ impl Server {
         helper: &Helper,
         command: &[OsString],
         channel: OwnedFd,
-        without: Option<CString>,
+        place: Option<CString>,
     ) -> Result<Self> {
         let Some((program, args)) = command.split_first() else {
             return Err(Error::driver(doing(helper), "no command was given that starts a helper"));
@@ -135,7 +136,10 @@ impl Server {
         let mut command = Command::new(program);
         command.args(args).arg(&helper.driver).args(&helper.args).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        sys::start_as_helper(&mut command, channel.as_fd(), without);
+        // A helper keeps its mount namespace, and would keep the mount that it serves there after whoever made both is gone. The
+        // namespace of the host stays anyway; there a copy would only keep what others have mounted.
+        let apart = (!is_in_first_namespace()).then_some(Apart { without: place });
+        sys::start_as_helper(&mut command, channel.as_fd(), apart);
         let child = command.spawn().map_err(Error::io(starting))?;
         // The kernel tells of a helper's end once nobody else has the connection.
         drop(channel);
@@ -222,6 +226,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.end(LITTLE_PATIENCE);
     }
+}
+
+/// Whether this process has the mount namespace of the first one. Where that cannot be told it counts as another.
+fn is_in_first_namespace() -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+    matches!((namespace("self"), namespace("1")), (Ok(own), Ok(first)) if own == first)
 }
 
 /// Whether the kernel lets a helper hand over whole files, so that reading and writing them goes past it (Linux 6.9 with

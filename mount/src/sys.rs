@@ -124,28 +124,45 @@ impl Drop for Sleeper {
     }
 }
 
-/// Has the command start with `channel` as its descriptor 3, and in a mount namespace of its own, which follows what the
-/// caller's unmounts and in which nothing is mounted at `without`. The caller keeps `channel` open until it was started.
-pub(crate) fn start_as_helper(command: &mut Command, channel: BorrowedFd<'_>, without: Option<CString>) {
+/// A mount namespace of its own for a process that is started, which follows what the caller's unmounts.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    /// Nothing is mounted there in it.
+    pub(crate) without: Option<CString>,
+}
+
+impl Apart {
+    /// Makes it for this process, which was just forked.
+    fn enter(&self) -> io::Result<()> {
+        let slave = libc::MS_REC | libc::MS_SLAVE;
+        // SAFETY: plain system calls on C strings that live as long as `self`.
+        unsafe {
+            nothing(libc::unshare(libc::CLONE_NEWNS).into())?;
+            nothing(libc::mount(null(), c"/".as_ptr(), null(), slave, null()).into())?;
+            match &self.without {
+                Some(place) => nothing(libc::umount2(place.as_ptr(), libc::MNT_DETACH).into()),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Has the command start with `channel` as its descriptor 3, and in a mount namespace of its own if that is wanted. The
+/// caller keeps `channel` open until it was started.
+pub(crate) fn start_as_helper(command: &mut Command, channel: BorrowedFd<'_>, apart: Option<Apart>) {
     const PLACE: RawFd = 3;
     let channel = channel.as_raw_fd();
     let prepare = move || {
-        // SAFETY: plain system calls, which are safe between fork and exec, on C strings that live as long as the closure.
-        unsafe {
-            nothing(libc::unshare(libc::CLONE_NEWNS).into())?;
-            let slave = libc::MS_REC | libc::MS_SLAVE;
-            nothing(libc::mount(null(), c"/".as_ptr(), null(), slave, null()).into())?;
-            if let Some(place) = &without {
-                nothing(libc::umount2(place.as_ptr(), libc::MNT_DETACH).into())?;
-            }
-            // dup2 onto itself would leave the close-on-exec flag.
-            nothing(match channel {
+        apart.as_ref().map_or(Ok(()), Apart::enter)?;
+        // SAFETY: plain system calls. dup2 onto itself would leave the close-on-exec flag.
+        nothing(unsafe {
+            match channel {
                 PLACE => libc::fcntl(PLACE, libc::F_SETFD, 0).into(),
                 other => libc::dup2(other, PLACE).into(),
-            })
-        }
+            }
+        })
     };
-    // SAFETY: the closure makes system calls only, and allocates nothing.
+    // SAFETY: the closure makes system calls only, which are safe between fork and exec, and allocates nothing.
     unsafe { command.pre_exec(prepare) };
 }
 
