@@ -11,6 +11,7 @@ mod config;
 mod container;
 mod database;
 mod format;
+mod holes;
 mod image;
 mod layer;
 mod list;

@@ -4,19 +4,18 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use mica_archive::Digest;
 use mica_archive::apply::{ApplyOptions, WhiteoutForm};
-use mica_archive::ingest::Expected;
-use mica_archive::{Digest, layer};
 use mica_mount::Held;
 use oci_spec::image::Arch;
 use rustix::fs::fstat;
 use serde_json::json;
 
-use super::Adoption;
 use super::config::{Config, HostConfig};
 use super::database::{Database, is_id};
 use super::root::OldRoot;
 use super::writable::Writable;
+use super::{Adoption, holes};
 use crate::container::{Arrival, now};
 use crate::{Error, Image, Result, pipe};
 
@@ -136,7 +135,7 @@ impl Adoption<'_> {
         let root = root.map_err(Error::io(|| "open the tree of a container"))?;
         pipe::through(
             |writer| writable.write(io::BufWriter::with_capacity(64 << 10, writer)),
-            |reader| Ok(layer::apply(reader, root, options, &Expected::default()).map(drop)?),
+            |reader| holes::extract(reader, writable.files(), root, options),
         )
     }
 }

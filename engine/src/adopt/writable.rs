@@ -47,6 +47,11 @@ impl Writable {
         Ok(Self { old: Arc::clone(old), directory, whiteouts, files })
     }
 
+    /// The directory with what the container wrote.
+    pub(super) fn files(&self) -> BorrowedFd<'_> {
+        self.files.as_fd()
+    }
+
     /// Looks at every file.
     pub(super) fn survey(&self) -> Result<Survey> {
         let mut look = Look::new(self.whiteouts);

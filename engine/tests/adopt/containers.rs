@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{XattrFlags, setxattr};
 use serde_json::{Value, json};
@@ -229,4 +229,40 @@ fn two_who_adopt_at_once_take_everything_once() {
     home.assert_consistent();
     assert_eq!(home.names("containers").len(), 3);
     assert_eq!(home.ok(&["start", "-a", "two"]), "two\n");
+}
+
+#[test]
+fn files_keep_their_holes() {
+    use std::os::unix::fs::FileExt;
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    let container = docker.create("web", &image, &["/bin/busybox", "md5sum", "/srv/sparse"]);
+    container.put("srv/sparse", "start");
+    let file = fs::File::options().write(true).open(container.changes.join("srv/sparse")).unwrap();
+    file.write_all_at(b"middle", 20 << 20).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let sum = Command::new("/bin/busybox")
+        .arg("md5sum")
+        .arg(container.changes.join("srv/sparse"))
+        .output()
+        .unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    for driver in Home::new().drivers() {
+        let home = Home::new();
+        let run = |arguments: &[&str]| home.ok(&[&["--storage-driver", &driver], arguments].concat());
+        run(&["storage", "adopt", docker.place()]);
+        assert_eq!(run(&["start", "-a", "web"]).split(' ').next(), sum.split(' ').next(), "{driver}");
+        let used = walk_blocks(home.root());
+        assert!(used < 16 << 20, "{driver}: {used} bytes for a file that is all holes");
+    }
+}
+
+fn walk_blocks(dir: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| {
+            let stat = fs::symlink_metadata(&path).unwrap();
+            stat.blocks() * 512 + if stat.is_dir() { walk_blocks(&path) } else { 0 }
+        })
+        .sum()
 }
