@@ -96,8 +96,7 @@ pub struct Fs {
 ///
 /// The performer opens `/dev/fuse`, mounts, and hands the descriptor to the helper as its descriptor 3. The helper is the
 /// entry point that the driver registered (see [`DriverEntry::helper`](crate::DriverEntry)). It runs outside the
-/// container's cgroup and pid namespace, serves until the mount is gone, and ends then; it is kept out of a mount namespace
-/// that is to end with the mount.
+/// container's cgroup and namespaces, serves until the mount is gone, and ends then.
 /// The mount is handed out once it has answered. One that cannot serve says why on its standard error, and ends with a
 /// status that is not 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -27,15 +27,28 @@ use crate::sys::{self, Apart};
 const PATIENCE: Duration = Duration::from_secs(10);
 const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How helpers are started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Start {
+    /// What comes before the driver's name and the helper's arguments.
+    pub(crate) command: Vec<OsString>,
+    /// What the mount table shows, instead of the driver's name.
+    pub(crate) source: Option<OsString>,
+    /// Out of this process's mount namespace.
+    pub(crate) apart: bool,
+}
+
+impl Start {
+    fn source<'a>(&'a self, helper: &'a Helper) -> &'a OsStr {
+        self.source.as_deref().unwrap_or(helper.driver.as_ref())
+    }
+}
+
 /// The mount, detached, and the process that serves it.
-pub(crate) fn open(
-    helper: &Helper,
-    command: &[OsString],
-    source: Option<&OsStr>,
-) -> Result<(OwnedFd, Server)> {
+pub(crate) fn open(helper: &Helper, how: &Start) -> Result<(OwnedFd, Server)> {
     let channel = channel()?;
     let context = Context::open("fuse", doing(helper))?;
-    context.string("source", source.unwrap_or(helper.driver.as_ref()))?;
+    context.string("source", how.source(helper))?;
     context.string("subtype", helper.driver.as_str())?;
     context.string("fd", channel.as_raw_fd().to_string())?;
     for (name, value) in VALUES {
@@ -51,7 +64,7 @@ pub(crate) fn open(
     let attributes =
         if helper.read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let tree = context.mount(attributes)?;
-    let server = Server::start(helper, command, channel, None)?;
+    let server = Server::start(helper, how, channel, None)?;
     if server.answers(tree.as_fd()) {
         return Ok((tree, server));
     }
@@ -60,12 +73,7 @@ pub(crate) fn open(
 }
 
 /// Mounts it by `mount(2)`.
-pub(crate) fn classic(
-    helper: &Helper,
-    command: &[OsString],
-    source: Option<&OsStr>,
-    at: &Path,
-) -> Result<Server> {
+pub(crate) fn classic(helper: &Helper, how: &Start, at: &Path) -> Result<Server> {
     let channel = channel()?;
     let mut options = format!("fd={},{}", channel.as_raw_fd(), ACCESS.join(","));
     for (name, value) in VALUES {
@@ -76,11 +84,11 @@ pub(crate) fn classic(
     }
     let flags = if helper.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
     let fstype = format!("fuse.{}", helper.driver);
-    mount::mount(source.unwrap_or(helper.driver.as_ref()), at, fstype, flags, fs::text(&options)?.as_c_str())
+    mount::mount(how.source(helper), at, fstype, flags, fs::text(&options)?.as_c_str())
         .map_err(|e| failed(doing(helper), e, ""))?;
     let started = CString::new(at.as_os_str().as_bytes())
         .map_err(|e| Error::driver(doing(helper), e))
-        .and_then(|place| Server::start(helper, command, channel, Some(place)))
+        .and_then(|place| Server::start(helper, how, channel, Some(place)))
         .and_then(|server| Ok((open_dir(CWD, at)?, server)));
     let refused = match started {
         Ok((root, server)) if server.answers(root.as_fd()) => return Ok(server),
@@ -120,13 +128,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(
-        helper: &Helper,
-        command: &[OsString],
-        channel: OwnedFd,
-        place: Option<CString>,
-    ) -> Result<Self> {
-        let Some((program, args)) = command.split_first() else {
+    fn start(helper: &Helper, how: &Start, channel: OwnedFd, place: Option<CString>) -> Result<Self> {
+        let Some((program, args)) = how.command.split_first() else {
             return Err(Error::driver(doing(helper), "no command was given that starts a helper"));
         };
         let starting = || format!("start '{}'", program.display());
@@ -136,9 +139,7 @@ impl Server {
         let mut command = Command::new(program);
         command.args(args).arg(&helper.driver).args(&helper.args).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        // A helper keeps its mount namespace, and would keep the mount that it serves there after whoever made both is gone. The
-        // namespace of the host stays anyway; there a copy would only keep what others have mounted.
-        let apart = (!is_in_first_namespace()).then_some(Apart { without: place });
+        let apart = how.apart.then_some(Apart { without: place });
         sys::start_as_helper(&mut command, channel.as_fd(), apart);
         let child = command.spawn().map_err(Error::io(starting))?;
         // The kernel tells of a helper's end once nobody else has the connection.
@@ -226,12 +227,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.end(LITTLE_PATIENCE);
     }
-}
-
-/// Whether this process has the mount namespace of the first one. Where that cannot be told it counts as another.
-fn is_in_first_namespace() -> bool {
-    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
-    matches!((namespace("self"), namespace("1")), (Ok(own), Ok(first)) if own == first)
 }
 
 /// Whether the kernel lets a helper hand over whole files, so that reading and writing them goes past it (Linux 6.9 with

@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
 use crate::error::failed;
-use crate::helper::Server;
+use crate::helper::{Server, Start};
 use crate::overlay::descriptor_path;
 use crate::scratch::{Scratch, make_private};
 use crate::writes::Writes;
@@ -19,8 +19,7 @@ use crate::{Calls, Tree, bind, classic, fs, helper, idmap, overlay};
 #[derive(Clone, Debug)]
 pub struct Mounter {
     scratch: PathBuf,
-    helper: Vec<OsString>,
-    source: Option<OsString>,
+    helper: Start,
     calls: Calls,
 }
 
@@ -28,20 +27,29 @@ impl Mounter {
     /// Makes them by the best calls that the kernel has. `scratch` is an existing directory; where a tree needs a place in the
     /// tree of names, on old kernels, it gets one in there, and leaves nothing of it behind.
     pub fn new(scratch: impl Into<PathBuf>) -> Self {
-        Self { scratch: scratch.into(), helper: Vec::new(), source: None, calls: Calls::best() }
+        Self { scratch: scratch.into(), helper: Start::default(), calls: Calls::best() }
     }
 
     /// Names the command that serves [`MountSpec::Helper`]. The driver's name and the helper's arguments are appended.
     #[must_use]
     pub fn with_helper<A: Into<OsString>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
-        self.helper = command.into_iter().map(Into::into).collect();
+        self.helper.command = command.into_iter().map(Into::into).collect();
         self
     }
 
     /// Names what the mount table shows as the source of a [`MountSpec::Helper`], instead of the driver's name.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<OsString>) -> Self {
-        self.source = Some(source.into());
+        self.helper.source = Some(source.into());
+        self
+    }
+
+    /// Keeps the process that serves a [`MountSpec::Helper`] out of this process's mount namespace. It must be so where
+    /// that is to end with the mount, for otherwise each would keep the other. Elsewhere it would only keep what others have
+    /// mounted.
+    #[must_use]
+    pub fn with_helper_apart(mut self) -> Self {
+        self.helper.apart = true;
         self
     }
 
@@ -96,8 +104,9 @@ impl Mounter {
             MountSpec::Bind(spec) => Ok((None, bind::open(spec)?)),
             MountSpec::Overlay(spec) => Ok((None, overlay::open(spec, self.calls, &self.scratch)?)),
             MountSpec::Fs(spec) => Ok((None, fs::open(spec)?)),
-            MountSpec::Helper(spec) => helper::open(spec, &self.helper, self.source.as_deref())
-                .map(|(root, server)| (Some(server), root)),
+            MountSpec::Helper(spec) => {
+                helper::open(spec, &self.helper).map(|(root, server)| (Some(server), root))
+            }
             other => Err(unknown(other)),
         }
     }
@@ -136,7 +145,7 @@ impl Mounter {
                 fs::classic(spec, at)?;
             }
             MountSpec::Helper(spec) => {
-                return helper::classic(spec, &self.helper, self.source.as_deref(), at).map(Some);
+                return helper::classic(spec, &self.helper, at).map(Some);
             }
             other => return Err(unknown(other)),
         }

@@ -182,6 +182,7 @@ fn inside(way: &str, dir: &str) -> ! {
     let helper = Helper { driver: "test".to_owned(), args: vec!["well".into()], ..Helper::default() };
     let mounts = Mounts { specs: vec![MountSpec::Helper(helper)], whiteouts: WhiteoutForm::Merged };
     let mounter = Mounter::new(dir).with_calls(calls).with_helper([this_program(), "serve".into()]);
+    let mounter = mounter.with_helper_apart();
     let at = Path::new(dir).join("at");
     fs::create_dir(&at).unwrap();
     let attached = mounter.open(&mounts).unwrap().attach(&at).unwrap();

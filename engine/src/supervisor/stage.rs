@@ -174,7 +174,7 @@ impl<'e> Stage<'e> {
         // What is removed when it ends need not reach the disk: overlayfs syncs a whole file system at each unmount.
         let options = MountOptions { volatile: record.settings.auto_remove, ..MountOptions::default() };
         let hold = self.hold.insert(store.write(&record.layer(), &options)?);
-        let tree = self.engine.mounter().open(hold.mounts())?;
+        let tree = self.engine.mounter().with_helper_apart().open(hold.mounts())?;
         self.rootfs = Some(tree.attach(&self.container.rootfs())?);
         failpoint::hit("stage.mounted").map_err(Error::io(|| "mount a container"))
     }
