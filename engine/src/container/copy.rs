@@ -50,6 +50,7 @@ impl Engine {
         let base = Base::Root(files.root.as_fd());
         let origin = Origin::find(&base, &path, options.follow)?;
         copy(&origin, &Base::Host, to, to, options)?;
+        drop(origin);
         files.close()
     }
 
@@ -76,6 +77,7 @@ impl Engine {
         // A tarball keeps owners, as those of Docker do.
         Packer::new(Ownership::Kept, &mut put).pack(&origin, origin.name())?;
         archive.finish()?;
+        drop(origin);
         files.close()
     }
 
@@ -89,6 +91,7 @@ impl Engine {
             extractor.entry(&entry, &mut reader.content())?;
         }
         extractor.finish()?;
+        drop(directory);
         files.close()
     }
 
@@ -156,6 +159,7 @@ impl Engine {
 }
 
 impl Files {
+    /// Nothing in it is open any more: a file system that a process serves would not end.
     fn close(self) -> Result<()> {
         drop(self.root);
         self.held.map_or(Ok(()), |(held, _busy)| Ok(held.close()?))
