@@ -146,6 +146,9 @@ impl Union {
     /// Opens the file of a node where it is now, and says on which branch. It is the caller's to see that opening it has no
     /// effect, such as on a device.
     pub fn open_node(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, u16)> {
+        // Means nothing to a regular file. If somebody else put a pipe there, that is not waited for.
+        let wait = flags.contains(OFlags::PATH) || node.kind != FileType::RegularFile;
+        let flags = if wait { flags } else { flags | OFlags::NONBLOCK };
         let look = |reached: &Reached| {
             let file = reached.open(flags)?;
             let stat = stat_open(file.as_fd())?;
