@@ -4,7 +4,11 @@ use mica_core::Registry;
 
 /// Every driver of this tree, the most preferred first.
 pub fn registry() -> Registry {
-    Registry::new().storage(mica_overlay2::DRIVER).storage(mica_vfs::DRIVER).storage(mica_devmapper::DRIVER)
+    Registry::new()
+        .storage(mica_overlay2::DRIVER)
+        .storage(mica_aufs_compat::DRIVER)
+        .storage(mica_vfs::DRIVER)
+        .storage(mica_devmapper::DRIVER)
 }
 
 #[cfg(test)]

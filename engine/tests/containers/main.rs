@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 mod power_cut;
 mod runtimes;
+mod served;
 mod terminal;
 mod transcript;
 mod volume_verbs;
