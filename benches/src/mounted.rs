@@ -95,7 +95,9 @@ impl Union {
         let mut shell = Command::new("sh");
         shell.args(["-c", "\"$@\" > /dev/null & echo $!", "sh"]).arg(command.get_program());
         shell.args(command.get_args()).arg(at).current_dir(&self.base).stdin(Stdio::null());
-        let output = shell.output().map_err(|e| format!("start {command:?}: {e}"))?;
+        // What it says goes to whoever measures; a pipe would be held open by it.
+        let output =
+            shell.stderr(Stdio::inherit()).output().map_err(|e| format!("start {command:?}: {e}"))?;
         let pid = String::from_utf8_lossy(&output.stdout).trim().parse().map(Pid::from_raw);
         let pid =
             pid.map_err(|_| format!("start {command:?}: {}", String::from_utf8_lossy(&output.stderr)))?;

@@ -255,8 +255,7 @@ fn prepare(stage: &Stage) -> Result<PathBuf> {
     }
     let run = |command: &mut Command| measure::run(command.current_dir(&base)).map(drop);
     run(client::command("files").arg("tree").args(FILES))?;
-    run(Command::new("sh")
-        .args(["-c", "find tree -type f -printf '%P\\n' | shuf --random-source=tree > names"]))?;
+    run(Command::new("sh").args(["-c", "find tree -type f -printf '%P\\n' | sort > names"]))?;
     run(Command::new("tar").args(["cf", "tree.tar", "-C", "tree", "."]))?;
     run(client::command("write").args(["tree/large", LARGE]))?;
     // The same files, in one branch and spread over many.
