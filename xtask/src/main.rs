@@ -11,6 +11,7 @@ mod guest;
 mod leaks;
 mod licences;
 mod options;
+mod posix;
 mod powercut;
 mod report;
 mod rootfs;
@@ -21,7 +22,9 @@ mod test;
 mod tree;
 mod unpacked;
 
-use options::{DISK, Flag, IN_GUEST, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS};
+use options::{
+    DIR, DISK, Flag, IN_GUEST, MEMORY, NO_GUEST, NO_INSTALL, Options, PACKAGE, REST, SCRATCH, SECONDS,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -98,6 +101,15 @@ const VERBS: &[Verb] = &[
                   chose. The next boot must find every image that was stored, whole, and a store that is sound.",
         flags: &[NO_INSTALL],
         run: powercut::verb,
+    },
+    Verb {
+        name: "posix",
+        about: "Run pjdfstest, which tests what POSIX says of file systems, on a union",
+        details: "Needs root. The union has two branches, and is mounted with and without passthrough.\n\
+                  Fails on a failed test, and on a skip that conformance/expected-skips.txt lacks.\n\
+                  With --dir it tells how the file system of that directory does.",
+        flags: &[NO_INSTALL, DIR],
+        run: posix::verb,
     },
     Verb {
         name: "arrows",

@@ -44,6 +44,8 @@ pub(crate) const IN_GUEST: Flag =
     Flag { name: "--guest", value: None, about: "Do it under a kernel of its own, which has device mapper" };
 pub(crate) const NO_GUEST: Flag =
     Flag { name: "--no-guest", value: None, about: "Leave out what needs a kernel of its own" };
+pub(crate) const DIR: Flag =
+    Flag { name: "--dir", value: Some("DIR"), about: "Test the file system of this directory instead" };
 pub(crate) const HELP: Flag = Flag { name: "--help", value: None, about: "Print this" };
 
 /// What was asked for.
@@ -56,6 +58,7 @@ pub(crate) struct Options {
     pub(crate) packages: Vec<String>,
     pub(crate) seconds: u32,
     pub(crate) disks: Vec<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) scratch: String,
     pub(crate) memory: u32,
     pub(crate) rest: Vec<String>,
@@ -71,6 +74,7 @@ impl Default for Options {
             packages: Vec::new(),
             seconds: 60,
             disks: Vec::new(),
+            dir: None,
             scratch: "ext4".to_owned(),
             memory: 2048,
             rest: Vec::new(),
@@ -107,6 +111,7 @@ pub(crate) fn parse(verb: &str, args: &[String], flags: &[Flag]) -> Result<Optio
             "--guest" => options.in_guest = true,
             "--no-guest" => options.guest = false,
             "--package" => options.packages.push(value),
+            "--dir" => options.dir = Some(value.into()),
             "--disk" => options.disks.push(value.into()),
             "--scratch" if matches!(value.as_str(), "ext4" | "xfs") => options.scratch = value,
             "--scratch" => return Err(format!("--scratch: '{value}' is neither ext4 nor xfs")),

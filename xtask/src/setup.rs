@@ -32,6 +32,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "e2fsprogs", why: "ext4 with project quota, and for devmapper's layers", demo: false },
     Package { name: "xfsprogs", why: "xfs with reflinks and quota, and for devmapper's layers", demo: false },
     Package { name: "thin-provisioning-tools", why: "thin_delta and thin_check", demo: false },
+    Package { name: "libacl1-dev", why: "the suite for POSIX is linked with it", demo: false },
 ];
 
 /// Those without which the driver devmapper cannot be built.

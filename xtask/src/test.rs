@@ -5,6 +5,7 @@ mod kernels;
 use crate::Result;
 use crate::leaks::Snapshot;
 use crate::options::Options;
+use crate::posix;
 use crate::report::{self, Tally};
 use crate::run::{self, cargo, is_root};
 use crate::setup::{self, For};
@@ -23,13 +24,16 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     if setup::ensure(For::Tests, options.install)? {
         println!("test: tests that need what is missing will fail");
     }
-    let list = fs::read_to_string(EXPECTED).map_err(|e| format!("{EXPECTED}: {e}"))?;
-    let expected = report::expected(&list).map_err(|e| format!("{EXPECTED}: {e}"))?;
+    let expected = expected_skips()?;
 
     let scratch = Scratch::create()?;
     let before = Snapshot::take(&scratch.dir);
     let run = Run { target: run::target_dir()?, scratch: scratch.dir.clone() };
     let mut tally = run.all(&options.packages)?;
+    if options.packages.is_empty() || options.packages.iter().any(|name| name == posix::PACKAGE) {
+        let posix = posix::on_unions(&run.target, &run.scratch, options.install);
+        tally.add(posix.unwrap_or_else(Tally::of_failure));
+    }
     if options.guest {
         let guests = run.on_other_kernels(&options.packages, options.install);
         tally.add(guests.unwrap_or_else(Tally::of_failure));
@@ -43,8 +47,14 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     Ok(if faultless { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The skips that were reviewed.
+pub(crate) fn expected_skips() -> Result<Vec<report::Expected>> {
+    let list = fs::read_to_string(EXPECTED).map_err(|e| format!("{EXPECTED}: {e}"))?;
+    report::expected(&list).map_err(|e| format!("{EXPECTED}: {e}"))
+}
+
 /// Prints skips, failures and faults, then the counts as the last line. Returns whether all is well.
-fn print(tally: &Tally, expected: &[report::Expected], faults: &[String]) -> bool {
+pub(crate) fn print(tally: &Tally, expected: &[report::Expected], faults: &[String]) -> bool {
     let mut well = tally.failed.is_empty() && faults.is_empty();
     println!();
     for skip in &tally.skips {
@@ -160,12 +170,12 @@ fn examples() -> Vec<PathBuf> {
 ///
 /// It is on disk, since /tmp may be a tmpfs; its path is short, for the sake of unix sockets; and every user may
 /// pass through it, for tests that drop privileges.
-struct Scratch {
+pub(crate) struct Scratch {
     dir: PathBuf,
 }
 
 impl Scratch {
-    fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let dir = PathBuf::from(format!("/var/tmp/mica-test.{}", std::process::id()));
         let cannot = |e| format!("{}: {e}", dir.display());
         fs::create_dir(&dir).map_err(cannot)?;
@@ -173,7 +183,11 @@ impl Scratch {
         Ok(Self { dir })
     }
 
-    fn leftovers(&self) -> Result<Vec<String>> {
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn leftovers(&self) -> Result<Vec<String>> {
         let entries = fs::read_dir(&self.dir).map_err(|e| format!("{}: {e}", self.dir.display()))?;
         let left = entries.flatten().map(|entry| format!("left behind: {}", shown(&entry.path())));
         Ok(left.collect())
