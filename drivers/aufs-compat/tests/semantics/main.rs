@@ -1,0 +1,135 @@
+//! What AUFS does, sentence by sentence, on unions that are really mounted: with passthrough and without.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attributes;
+mod copy_up;
+mod directories;
+mod hostile;
+mod limits;
+mod links;
+mod names;
+mod open_files;
+mod whiteouts;
+
+use std::process::ExitCode;
+
+use common::{Test, tests};
+
+const TESTS: &[Test] = tests![
+    attributes::setuid_counts,
+    attributes::devices_work,
+    attributes::fifos_and_sockets_carry_data,
+    attributes::what_a_user_makes_is_the_users,
+    attributes::who_may_not_read_below_may_not_read,
+    attributes::acls_are_obeyed_and_inherited,
+    attributes::attributes_are_set_listed_and_removed,
+    attributes::capabilities_are_kept_and_lost_at_a_write,
+    attributes::the_space_is_that_of_the_writable_branch,
+    attributes::a_union_without_a_writable_branch_is_read_only,
+    attributes::times_are_set_to_the_nanosecond,
+    copy_up::opening_for_writing_copies_nothing,
+    copy_up::each_change_copies_and_leaves_the_lower_file,
+    copy_up::attributes_and_times_go_with_the_content,
+    copy_up::the_directories_above_keep_their_times,
+    copy_up::other_kinds_are_copied_as_what_they_are,
+    copy_up::holes_stay_holes,
+    copy_up::truncation_copies_only_what_stays,
+    copy_up::a_full_disk_leaves_nothing,
+    copy_up::who_reads_sees_what_is_written,
+    copy_up::with_stale_reads_who_has_it_open_keeps_the_old_content,
+    copy_up::a_position_and_its_flags_outlive_it,
+    copy_up::locks_and_watches_outlive_it,
+    copy_up::what_runs_is_not_written,
+    copy_up::a_change_time_moves_when_a_file_is_changed,
+    copy_up::big_files_come_up_whole,
+    directories::branches_are_shown_as_one,
+    directories::a_count_of_links_misleads_nobody_who_counts_subdirectories,
+    directories::attributes_are_the_topmost_ones,
+    directories::a_listing_tells_the_numbers_and_kinds_that_stat_tells,
+    directories::numbers_stay_while_it_is_mounted,
+    directories::numbers_differ_between_file_systems,
+    directories::everything_can_be_deleted_while_it_is_listed,
+    directories::a_listing_can_be_taken_up_where_it_was_left,
+    directories::a_listing_begun_again_shows_what_is_new,
+    directories::one_with_something_below_is_not_renamed,
+    directories::one_of_the_upper_branch_is_renamed,
+    directories::one_whose_lower_content_does_not_show_is_renamed,
+    directories::one_that_lands_on_a_name_with_content_below_is_opaque,
+    directories::one_does_not_replace_what_is_not_empty_or_no_directory,
+    directories::a_file_is_renamed_over_others,
+    directories::flags_of_a_rename_are_kept_or_refused,
+    directories::a_tree_can_be_deleted_and_made_again,
+    directories::one_that_is_gone_but_open_is_empty,
+    hostile::loops_of_links_end,
+    hostile::links_are_followed_in_the_union_and_not_in_the_branch,
+    hostile::a_link_put_in_a_directorys_place_leads_nowhere,
+    hostile::strange_whiteouts_do_no_harm,
+    hostile::reserved_places_that_are_something_else_are_not_used,
+    hostile::a_branch_that_loses_its_files_takes_nobody_with_it,
+    hostile::a_branch_whose_file_system_goes_takes_nobody_with_it,
+    hostile::a_file_that_changes_its_kind_is_not_taken_for_the_old_one,
+    hostile::deep_trees_are_walked,
+    limits::few_descriptors_carry_many_files,
+    limits::memory_and_descriptors_are_bounded,
+    limits::there_can_be_127_branches,
+    limits::there_can_be_300_branches,
+    limits::one_branch_alone_is_a_union,
+    limits::what_is_asked_wrongly_is_refused_by_name,
+    limits::options_of_old_mounts_are_taken,
+    limits::without_its_server_a_union_is_not_connected,
+    limits::the_server_ends_with_the_mount,
+    limits::mount_can_make_it_read_only_and_back,
+    limits::the_server_gives_up_the_rights_that_it_does_not_need,
+    limits::many_creates_in_one_directory_stay_cheap,
+    links::names_of_a_lower_file_are_one_file,
+    links::names_stay_one_file_across_a_copy_up,
+    links::names_are_all_made_at_the_unmount,
+    links::a_name_that_was_deleted_is_not_made_again,
+    links::a_file_outlives_the_name_by_which_it_was_copied,
+    links::deleting_every_name_leaves_no_file,
+    links::a_new_name_of_a_lower_file_is_the_same_file,
+    links::links_of_other_kinds_stay_links,
+    links::after_a_crash_the_names_are_one_file_again,
+    links::what_a_crash_left_of_unknown_files_keeps_its_data,
+    names::those_that_begin_as_whiteouts_are_refused,
+    names::those_over_242_bytes_are_too_long,
+    names::those_of_242_bytes_do_everything,
+    names::a_branch_may_hold_names_that_are_too_long,
+    names::any_bytes_are_a_name,
+    names::any_bytes_are_a_target_of_a_link,
+    open_files::a_deleted_file_can_be_used,
+    open_files::a_replaced_file_can_be_used,
+    open_files::a_moved_file_can_be_used,
+    open_files::a_file_without_a_name_can_get_one,
+    open_files::a_shared_mapping_writes_the_file,
+    open_files::direct_io_and_the_page_cache_agree,
+    open_files::holes_can_be_found_made_and_filled,
+    open_files::a_range_can_be_copied_between_files,
+    open_files::what_was_synced_is_on_the_branch,
+    open_files::many_open_files_are_all_kept,
+    open_files::an_attribute_by_a_descriptor_is_the_files,
+    whiteouts::a_whiteout_hides_what_is_below_it,
+    whiteouts::a_whiteout_does_not_hide_what_is_above_it,
+    whiteouts::a_whiteout_hides_the_same_name_of_its_own_branch,
+    whiteouts::a_whiteout_of_any_mode_size_and_owner_counts,
+    whiteouts::a_whiteout_that_is_no_file_is_an_error,
+    whiteouts::a_plain_ro_branch_ignores_whiteouts_and_hides_their_names,
+    whiteouts::they_are_links_to_one_empty_file,
+    whiteouts::there_can_be_more_than_a_file_can_have_names,
+    whiteouts::deleting_what_is_only_above_leaves_none,
+    whiteouts::a_name_that_was_deleted_can_be_made_again_as_anything,
+    whiteouts::a_directory_made_over_one_is_opaque,
+    whiteouts::an_opaque_directory_stops_on_each_branch,
+    whiteouts::the_root_of_a_branch_can_be_opaque,
+    whiteouts::what_is_no_directory_hides_directories_and_the_other_way_round,
+    whiteouts::a_directory_with_only_whiteouts_is_empty,
+    whiteouts::a_deletion_changes_the_time_of_the_directory_that_shows_it,
+    whiteouts::a_writable_branch_has_the_places_that_aufs_makes,
+];
+
+fn main() -> ExitCode {
+    common::main(TESTS)
+}
