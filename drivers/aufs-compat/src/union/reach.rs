@@ -44,7 +44,9 @@ impl Reached {
     fn open(&self, flags: OFlags) -> Result<OwnedFd> {
         match &self.by {
             By::Name(directory, name) => {
-                fs::openat(directory, &**name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                // Whoever put a fifo there would have the server wait for its other end.
+                let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                fs::openat(directory, &**name, flags, Mode::empty())
             }
             By::Descriptor(file) => reopen(file.as_fd(), flags),
         }
