@@ -18,6 +18,7 @@ mod logs;
 mod power_cut;
 mod runtimes;
 mod served;
+mod sys;
 mod terminal;
 mod transcript;
 mod volume_verbs;

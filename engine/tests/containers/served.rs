@@ -1,10 +1,10 @@
 //! Containers whose file system a process serves.
 
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use crate::bed::{Bed, eventually, kill, on};
+use crate::sys::map_and_write;
 
 fn on_aufs(test: impl Fn(&Bed)) {
     on("aufs-compat", &[], test);
@@ -86,22 +86,6 @@ fn what_serves_a_container_ends_with_it_and_with_its_supervisor() {
             server.ends();
         }
     });
-}
-
-/// Writes to the beginning of a file as to memory, and calls `then` while the kernel has that to itself.
-#[allow(unsafe_code)]
-fn map_and_write(file: &fs::File, bytes: &[u8], then: impl FnOnce()) {
-    let (access, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-    // SAFETY: a new mapping, which nothing else knows of, of a file that is longer than `bytes`.
-    let mapped = unsafe {
-        let mapped = libc::mmap(std::ptr::null_mut(), bytes.len(), access, shared, file.as_raw_fd(), 0);
-        assert_ne!(mapped, libc::MAP_FAILED);
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), mapped.cast(), bytes.len());
-        mapped
-    };
-    then();
-    // SAFETY: nothing refers to it any more.
-    assert_eq!(unsafe { libc::munmap(mapped, bytes.len()) }, 0);
 }
 
 #[test]
