@@ -58,7 +58,12 @@ impl Union {
             let open = self.directory(node, branch)?;
             let of = self.branch(branch)?;
             let source = Source { branch, writable: of.writable, whiteouts: of.whiteouts };
-            if merge.add(source, list(of, open.as_fd())?)? {
+            let found = match list(of, open.as_fd()) {
+                // Somebody else removed it: then there is nothing.
+                Err(Errno::NOENT) if !of.writable => continue,
+                listed => listed?,
+            };
+            if merge.add(source, found)? {
                 last = at + 1;
                 break;
             }

@@ -75,7 +75,7 @@ impl PseudoLinks {
             Some(linked) if upper && linked.upper.is_some() => {
                 on_branch.saturating_sub(1).saturating_add(linked.waiting())
             }
-            Some(linked) if !upper => on_branch.saturating_sub(linked.gone).max(1),
+            Some(linked) if !upper => on_branch.saturating_sub(linked.gone),
             _ => on_branch,
         }
     }

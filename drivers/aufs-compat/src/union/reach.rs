@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::names::Directory;
 use super::node::Node;
 use super::{Result, Union, lock};
 
@@ -148,9 +149,6 @@ impl Union {
     /// Opens the file of a node where it is now, and says on which branch. It is the caller's to see that opening it has no
     /// effect, such as on a device.
     pub fn open_node(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, u16)> {
-        // Means nothing to a regular file. If somebody else put a pipe there, that is not waited for.
-        let wait = flags.contains(OFlags::PATH) || node.kind != FileType::RegularFile;
-        let flags = if wait { flags } else { flags | OFlags::NONBLOCK };
         let look = |reached: &Reached| {
             let file = reached.open(flags)?;
             let stat = stat_open(file.as_fd())?;
@@ -168,14 +166,22 @@ impl Union {
     /// What the kernel is told of a file.
     pub(crate) fn present(&self, node: &Node, mut stat: Statx, branch: u16) -> Statx {
         stat.stx_ino = node.number;
-        if node.is_directory() {
-            // How many directories there are in one that several branches show is not counted; that is what 1 says.
-            let merged = node.entries().is_ok_and(|directory| super::read(directory).branches.len() > 1);
-            stat.stx_nlink = if merged { 1 } else { stat.stx_nlink };
-        } else if let Some(links) = &self.pseudo_links {
-            stat.stx_nlink = links.names_shown(node.number, stat.stx_nlink, self.is_writable(branch));
-        }
+        stat.stx_nlink = match node.entries() {
+            Ok(directory) => names_of_directory(&super::read(directory), stat.stx_nlink),
+            Err(_) => self.names_of_file(node, stat.stx_nlink, branch),
+        };
         stat
+    }
+
+    /// How many names a file has in the union that has so many on its branch.
+    fn names_of_file(&self, node: &Node, on_branch: u32, branch: u16) -> u32 {
+        let upper = self.is_writable(branch);
+        match &self.pseudo_links {
+            // One of a lower branch that was deleted still has its name there.
+            Some(_) if !upper && on_branch == 1 => u32::from(!node.place().names.is_empty()),
+            Some(links) => links.names_shown(node.number, on_branch, upper),
+            None => on_branch,
+        }
     }
 
     /// A directory on one of its branches, open for its path alone.
@@ -234,5 +240,15 @@ impl Union {
         for &branch in branches {
             open.remove((node.number, branch));
         }
+    }
+}
+
+/// How many names a directory has that has so many on its topmost branch. In one that several branches show the directories
+/// are not counted: that is what 1 says.
+fn names_of_directory(directory: &Directory, on_branch: u32) -> u32 {
+    match directory.branches.len() {
+        _ if directory.removed => 0,
+        0 | 1 => on_branch,
+        _ => 1,
     }
 }

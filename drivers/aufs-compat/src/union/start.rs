@@ -1,5 +1,6 @@
 //! Opening the branches.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -36,9 +37,13 @@ impl Union {
     /// cleared away. Raises this process's limit of open files as far as it can.
     ///
     /// Fails with `EINVAL` where there is no branch or too many, where another than the first is to be written, or where
-    /// one is inside another.
-    pub fn open(specs: Vec<BranchSpec>, options: Options) -> Result<Arc<Self>> {
-        let branches = specs.into_iter().map(Branch::open).collect::<Result<Vec<_>>>()?;
+    /// one is inside another, and where something else is in the place of what AUFS keeps.
+    pub fn open(specs: Vec<BranchSpec>, options: Options) -> io::Result<Arc<Self>> {
+        let open = |spec: BranchSpec| {
+            let path = spec.path.clone();
+            Branch::open(spec).map_err(|errno| about(errno, &format!("branch '{}'", path.display())))
+        };
+        let branches = specs.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
         let overlap = |at: usize| branches[..at].iter().any(|other| branches[at].overlaps(other));
         let apart = (1..branches.len()).all(|at| !branches[at].writable && !overlap(at));
         let count = u16::try_from(branches.len()).map_err(|_| Errno::INVAL)?;
@@ -67,7 +72,7 @@ impl Union {
                 Some(root) => Some(PseudoLinks::new(own_directory(root, PSEUDO_LINKS)?)),
                 None => None,
             },
-            whiteouts: writable.as_ref().map(Whiteouts::open).transpose()?,
+            whiteouts: writable.as_ref().map(open_whiteouts).transpose()?,
             files: Handles::default(),
             listings: Handles::default(),
             connection: OnceLock::new(),
@@ -84,8 +89,23 @@ impl Union {
     }
 }
 
+fn about(errno: Errno, what: &str) -> io::Error {
+    let cause = io::Error::from(errno);
+    io::Error::new(cause.kind(), format!("{what}: {cause}"))
+}
+
+fn open_whiteouts(root: &Arc<OwnedFd>) -> io::Result<Whiteouts> {
+    Whiteouts::open(root).map_err(|errno| about(errno, "regular file '.wh..wh.aufs' in the writable branch"))
+}
+
 /// One of the directories in the root of the writable branch, which is made where it is missing.
-fn own_directory(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
+fn own_directory(root: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let opened = make_own_directory(root, name);
+    opened
+        .map_err(|errno| about(errno, &format!("directory '{}' in the writable branch", name.escape_ascii())))
+}
+
+fn make_own_directory(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
     match fs::mkdirat(root, name, Mode::RWXU) {
         Ok(()) => fs::chmodat(root, name, Mode::RWXU, AtFlags::empty())?,
         Err(Errno::EXIST) => {}

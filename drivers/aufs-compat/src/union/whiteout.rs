@@ -4,10 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::name::{self, BASE, OPAQUE};
+use super::reach::{kind_of, stat_at};
 use super::{Result, lock};
 
 const MODE: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
@@ -25,7 +26,12 @@ impl Whiteouts {
     pub(crate) fn open(root: &Arc<OwnedFd>) -> Result<Self> {
         let whiteouts = Self { root: Arc::clone(root), replacing: Mutex::new(()), count: AtomicU16::new(0) };
         match make(root.as_fd(), BASE) {
-            Ok(()) | Err(Errno::EXIST) => Ok(whiteouts),
+            Ok(()) => Ok(whiteouts),
+            // What a whiteout is a link to must be able to be one.
+            Err(Errno::EXIST) => match kind_of(&stat_at(root.as_fd(), BASE)?) {
+                FileType::RegularFile => Ok(whiteouts),
+                _ => Err(Errno::INVAL),
+            },
             Err(errno) => Err(errno),
         }
     }
