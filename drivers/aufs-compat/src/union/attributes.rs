@@ -48,7 +48,8 @@ impl Union {
         let owner = valid.intersects(SetattrValid::UID | SetattrValid::GID);
         let mode = valid.contains(SetattrValid::MODE);
         let times = times(wanted, valid);
-        // A chown(2) to nobody in particular: it changes nothing but the time of change, setuid and setgid.
+        // A chown(2) to nobody in particular, or an unprivileged process is about to write to a file that the kernel passes
+        // through: it changes nothing but the time of change, setuid and setgid.
         let nothing = !valid.intersects(SetattrValid::SIZE) && !mode && times.is_none();
         if !owner && !mode && times.is_none() && !nothing {
             return Ok(());

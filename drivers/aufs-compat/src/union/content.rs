@@ -128,18 +128,18 @@ impl Union {
         if truncate {
             self.cut(current.as_fd(), 0, kill)?;
         }
-        Ok(self.add_open(node, &mut content, current, flags))
+        Ok(self.add_open(node, &mut content, current))
     }
 
     /// The same for a file that was just made, open for reading and writing, and that nobody else can have opened yet
     /// or that somebody has opened since.
-    pub(crate) fn open_created(&self, node: &Arc<Node>, file: OwnedFd, flags: OFlags) -> Result<Answer> {
+    pub(crate) fn open_created(&self, node: &Arc<Node>, file: OwnedFd) -> Result<Answer> {
         let mut content = lock(node.content()?);
         let current = match content.opened() {
             Some(opened) => opened.current(),
             None => Current { file: Arc::new(file), writable: true, upper: true },
         };
-        Ok(self.add_open(node, &mut content, current, flags))
+        Ok(self.add_open(node, &mut content, current))
     }
 
     /// Undoes one open.
@@ -205,9 +205,9 @@ impl Union {
         Ok(Current { file: Arc::new(file), writable: false, upper: self.is_writable(branch) })
     }
 
-    fn add_open(&self, node: &Arc<Node>, content: &mut Content, current: Current, flags: OFlags) -> Answer {
+    fn add_open(&self, node: &Arc<Node>, content: &mut Content, current: Current) -> Answer {
         let open = content.open.get_or_insert_with(|| {
-            let mode = self.mode(&current, flags);
+            let mode = self.mode(&current);
             let file = Arc::new(Opened { node: Arc::clone(node), current: Mutex::new(current) });
             Box::new(Open { file, count: 0, mode })
         });
@@ -230,14 +230,9 @@ impl Union {
     }
 
     /// How a file is opened that is not open yet.
-    fn mode(&self, current: &Current, flags: OFlags) -> Mode {
+    fn mode(&self, current: &Current) -> Mode {
         let stays = current.upper || !self.is_writable(0) || self.stays_stale(current);
-        // The kernel asks us to take setuid and setgid away before an unprivileged process writes, not before it writes
-        // to a file that it passes through: there, they would go whoever writes.
-        if !stays || (writes(flags) && keeps_privileges(current.as_fd())) {
-            return Mode::Cached;
-        }
-        match self.backing(current.as_fd()) {
+        match Some(current).filter(|_| stays).and_then(|current| self.backing(current.as_fd())) {
             Some(backing) => Mode::Passthrough(backing),
             None => Mode::Cached,
         }
@@ -247,8 +242,4 @@ impl Union {
 /// Whether an open with these flags can write.
 fn writes(flags: OFlags) -> bool {
     flags.intersects(OFlags::WRONLY | OFlags::RDWR)
-}
-
-fn keeps_privileges(file: BorrowedFd<'_>) -> bool {
-    fs::fstat(file).is_ok_and(|stat| super::attributes::without_privileges(stat.st_mode) != stat.st_mode)
 }

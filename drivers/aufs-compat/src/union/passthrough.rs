@@ -6,8 +6,6 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-
 use super::Union;
 use super::node::{Name, ROOT};
 use crate::session::Backing;
@@ -16,7 +14,6 @@ impl Union {
     /// Has the kernel hold this file, to read and write it directly. `None` where it cannot: the requests come to us then.
     pub(crate) fn backing(&self, file: BorrowedFd<'_>) -> Option<Backing> {
         let connection = self.connection.get().filter(|connection| connection.passes_through())?;
-        let _without = WithoutFsetid::here();
         // What fails is about this file, such as ELOOP where its file system lies on another.
         connection.back(file).ok()
     }
@@ -35,34 +32,6 @@ impl Union {
         let parent = if Arc::ptr_eq(&at.parent, &self.root) { ROOT } else { at.parent.number };
         if let Some(connection) = self.connection.get() {
             let _ended = connection.forget_name(parent, &at.name);
-        }
-    }
-}
-
-/// While this lives, the thread has no `CAP_FSETID`.
-///
-/// The kernel writes to a file that it passes through with the credentials that it was given it with. With that
-/// capability, a file that an unprivileged process writes to would stay setuid.
-struct WithoutFsetid {
-    before: Option<CapabilitySets>,
-}
-
-impl WithoutFsetid {
-    fn here() -> Self {
-        let had = capabilities(None).ok().filter(|sets| sets.effective.contains(CapabilitySet::FSETID));
-        let before = had.filter(|sets| {
-            let effective = sets.effective - CapabilitySet::FSETID;
-            set_capabilities(None, CapabilitySets { effective, ..*sets }).is_ok()
-        });
-        Self { before }
-    }
-}
-
-impl Drop for WithoutFsetid {
-    fn drop(&mut self) {
-        if let Some(before) = self.before {
-            // What is permitted can always be made effective again (capabilities(7)).
-            let _done = set_capabilities(None, before);
         }
     }
 }

@@ -42,9 +42,9 @@ pub(crate) fn entry(found: &Found) -> Entry {
 }
 
 impl Union {
-    fn open_made(&self, made: Made, flags: u32) -> Result<Opened> {
+    fn open_made(&self, made: Made) -> Result<Opened> {
         let Made { found, file } = made;
-        let opened = self.open_created(&found.node, file, OFlags::from_bits_retain(flags));
+        let opened = self.open_created(&found.node, file);
         let opened = opened.inspect_err(|_| self.forget(found.node.number, 1))?;
         Ok((entry(&found), Some(opened.handle), opened.options, opened.backing))
     }
@@ -172,7 +172,7 @@ impl FileSystem for Union {
     fn create(&self, caller: &Context, parent: u64, name: &CStr, how: CreateIn) -> io::Result<Opened> {
         let mode = Mode::from_raw_mode(how.mode);
         let made = self.create(&self.node(parent)?, name.to_bytes(), mode, owner(caller, how.umask))?;
-        Ok(self.open_made(made, how.flags)?)
+        Ok(self.open_made(made)?)
     }
 
     fn read(
@@ -311,7 +311,7 @@ impl Extra for Union {
         let mode = Mode::from_raw_mode(how.mode);
         let unlinkable = OFlags::from_bits_retain(how.flags).contains(OFlags::EXCL);
         let made = self.create_unnamed(&self.node(parent)?, mode, owner(caller, how.umask), unlinkable)?;
-        Ok(self.open_made(made, how.flags)?)
+        Ok(self.open_made(made)?)
     }
 
     fn copy_file_range(&self, caller: &Context, from: Span, to: Span, length: u64) -> io::Result<u64> {
