@@ -52,6 +52,9 @@ In fstab:   br:/rw=rw:/ro=ro+wh  /mnt  fuse.mica-aufs  defaults  0 0
 The branches of a mount are shown in /run/mica-aufs, as AUFS shows them in /sys/fs/aufs.
 ";
 
+/// How long a name the kernel takes for the source of a mount.
+const LONGEST_SOURCE: usize = 255;
+
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -112,6 +115,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Request> {
     // Called by a person, the list of branches is no name; from fstab, mount(8) must find again what it mounted.
     let by_mount = !raw.lists.is_empty();
     let shown = source.filter(|source| source.as_os_str() != "none" && (by_mount || !has_branches));
+    let shown = shown.filter(|source| source.len() <= LONGEST_SOURCE);
     let options = options.finish()?;
     if raw.fake {
         return Ok(Request::Nothing);
