@@ -112,7 +112,7 @@ fn in_form(branch: &Path, old: &BTreeMap<std::path::PathBuf, u64>) {
         if path.parent() == Some(Path::new("")) && [".wh..wh.plnk", ".wh..wh.orph"].contains(&name.as_str()) {
             continue;
         }
-        let known = ["a", "b", "c", ".wh.opq", ".wh.aufs"].map(|of| format!(".wh.{of}"));
+        let known = ["a", "b", "c", ".wh..opq", ".wh.aufs"].map(|of| format!(".wh.{of}"));
         assert!(known.contains(&name), "{} was left", path.display());
         if name != ".wh..wh..opq" && old.get(&path) != Some(&inode) {
             assert_eq!(inode, base.ino(), "{} is no link to the others", path.display());
