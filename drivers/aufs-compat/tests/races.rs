@@ -78,13 +78,13 @@ mod opens {
                 done[file][me].store(next, Ordering::SeqCst);
             }
             held.push((file, open));
-            let (file, open) = &held[random as usize >> 16 & 0xffff % held.len()];
+            let (file, open) = &held[(random >> 16) as usize % held.len()];
             let slot = (random >> 40) as usize % THREADS;
             let before = done[*file][slot].load(Ordering::SeqCst);
             let seen = number_at(open, slot);
             assert!(seen >= before, "{file}: {before} was written, and {seen} read");
             if held.len() > 10 {
-                held.swap_remove(random as usize >> 32 & 0xff % held.len());
+                held.swap_remove((random >> 32) as usize % held.len());
             }
         }
     }

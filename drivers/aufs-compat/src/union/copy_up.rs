@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::content::{Content, Current};
 use super::node::Node;
 use super::reach::proc_path;
+use super::start::cause;
 use super::{Result, Union, lock};
 
 /// A whole copy of a file that has no place yet. If it gets none, it is deleted.
@@ -177,9 +178,4 @@ fn copy_special<'a>(orphans: BorrowedFd<'a>, from: BorrowedFd<'_>) -> Result<Cop
     let to = temporary.open(OFlags::PATH, Mode::empty())?;
     mica_tree::copy_path_attributes(from, to.as_fd()).map_err(cause)?;
     Ok(Copied { file: Arc::new(to), temporary: Some(temporary) })
-}
-
-/// What the system call said, for the kernel to pass on.
-fn cause(error: mica_tree::Error) -> Errno {
-    Errno::from_io_error(&error.source).unwrap_or(Errno::IO)
 }
