@@ -178,6 +178,8 @@ pub(crate) fn reserved_places_that_are_something_else_are_not_used(mode: Mode) {
 
 pub(crate) fn a_branch_that_loses_its_files_takes_nobody_with_it(mode: Mode) {
     let branches = Branches::new(mode, &["rw", "ro+wh", "ro+wh"]);
+    // It has inode numbers of its own, so that new files of the others never get those of its deleted ones.
+    let volume = Volume::tmpfs(branches.path(1), 1024);
     for (number, name) in [(1, "gone"), (2, "stays")] {
         mkdir(&branches.path(number).join(name));
         write(branches.path(number).join(name).join("file"), name);
@@ -186,7 +188,7 @@ pub(crate) fn a_branch_that_loses_its_files_takes_nobody_with_it(mode: Mode) {
     let union = branches.mount();
     let open = File::open(union.at("gone/file")).unwrap();
     assert_eq!(content(&open), b"gone");
-    fs::remove_dir_all(branches.path(1)).unwrap();
+    fs::remove_dir_all(volume.path().join("gone")).unwrap();
     union.forget();
     walk(union.root(), 0);
     for name in ["gone/file", "gone/other", "gone/none"] {
@@ -199,6 +201,18 @@ pub(crate) fn a_branch_that_loses_its_files_takes_nobody_with_it(mode: Mode) {
     write(union.at("stays/other"), "written");
     assert_eq!(read(union.at("stays/other")), "written");
     drop(open);
+    lives(&union);
+}
+
+pub(crate) fn a_branch_that_was_removed_shows_nothing(mode: Mode) {
+    let branches = Branches::new(mode, &["rw", "ro+wh", "ro+wh"]);
+    write(branches.path(1).join("gone"), "gone");
+    write(branches.path(2).join("stays"), "stays");
+    let union = branches.mount();
+    fs::remove_dir_all(branches.path(1)).unwrap();
+    assert_eq!(names(union.root()), ["stays"]);
+    assert_eq!(File::open(union.at("gone")).refusal(), Errno::NOENT);
+    assert_eq!(read(union.at("stays")), "stays");
     lives(&union);
 }
 

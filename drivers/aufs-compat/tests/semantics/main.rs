@@ -69,6 +69,7 @@ const TESTS: &[Test] = tests![
     hostile::strange_whiteouts_do_no_harm,
     hostile::reserved_places_that_are_something_else_are_not_used,
     hostile::a_branch_that_loses_its_files_takes_nobody_with_it,
+    hostile::a_branch_that_was_removed_shows_nothing,
     hostile::a_branch_whose_file_system_goes_takes_nobody_with_it,
     hostile::a_file_that_changes_its_kind_is_not_taken_for_the_old_one,
     hostile::deep_trees_are_walked,
