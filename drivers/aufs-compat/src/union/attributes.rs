@@ -22,7 +22,7 @@ impl Union {
                 let branch = if current.upper { 0 } else { node.place().branch };
                 self.present(node, stat_open(current.as_fd())?, branch)
             }
-            None => self.stat(node)?,
+            None => self.stat(&self.shown(node)?)?,
         };
         Ok(as_stat(&stat))
     }

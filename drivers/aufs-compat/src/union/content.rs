@@ -23,7 +23,7 @@ use crate::sys::file::open_options;
 pub(crate) struct Content {
     open: Option<Box<Open>>,
     /// What has its name now: it was copied up while the kernel passed it through (see [`Options::stale_reads`]). This
-    /// node stays for who has it open, and shows what was below.
+    /// node stays for who has it open, and is read from below; its attributes are those of the other.
     pub(crate) successor: Option<Arc<Node>>,
 }
 
@@ -159,6 +159,14 @@ impl Union {
             self.forget_attributes(opened.node.number);
         }
         Ok(())
+    }
+
+    /// What has the name of a file now.
+    pub(crate) fn shown(&self, node: &Arc<Node>) -> Result<Arc<Node>> {
+        if !self.options.stale_reads || node.is_directory() {
+            return Ok(Arc::clone(node));
+        }
+        Ok(Arc::clone(lock(node.content()?).successor.as_ref().unwrap_or(node)))
     }
 
     /// What an open file is read from and written to, after it was copied up if it is to be written to.

@@ -101,6 +101,10 @@ impl FileSystem for Union {
     ) -> io::Result<(stat64, Duration)> {
         let node = self.node(inode)?;
         self.change(&node, handle, &wanted, valid)?;
+        let shown = self.shown(&node)?;
+        if !Arc::ptr_eq(&shown, &node) {
+            self.forget_attributes(shown.number);
+        }
         Ok((self.attributes(&node, handle)?, LONG))
     }
 

@@ -22,7 +22,7 @@ const ACL: &[u8] = b"system.posix_acl_";
 impl Union {
     /// The value of an attribute, or how long it is if `size` is 0.
     pub(crate) fn get_attribute(&self, node: &Arc<Node>, name: &CStr, size: u32) -> Result<GetxattrReply> {
-        let (file, _) = self.open_path(node)?;
+        let (file, _) = self.open_path(&self.shown(node)?)?;
         let path = proc_path(file.as_fd());
         // Into an empty slice, rustix reads nothing and says 0.
         let room = if size == 0 { LONGEST } else { usize::min(size as usize, LONGEST) };
@@ -43,7 +43,7 @@ impl Union {
         node: &Arc<Node>,
         size: u32,
     ) -> Result<ListxattrReply> {
-        let (file, _) = self.open_path(node)?;
+        let (file, _) = self.open_path(&self.shown(node)?)?;
         let mut names = Vec::with_capacity(LONGEST);
         match fs::listxattr(proc_path(file.as_fd()), rustix::buffer::spare_capacity(&mut names)) {
             Ok(_) | Err(Errno::OPNOTSUPP) => {}
@@ -80,7 +80,7 @@ impl Union {
 
     /// Removes an attribute, after the file was copied up if it has that attribute.
     pub(crate) fn remove_attribute(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
-        let (file, _) = self.open_path(node)?;
+        let (file, _) = self.open_path(&self.shown(node)?)?;
         fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 0][..])?;
         drop(file);
         let file = self.pin_writable(node)?;
