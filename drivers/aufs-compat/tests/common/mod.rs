@@ -65,6 +65,8 @@ pub(crate) use tests;
 pub(crate) fn main(tests: &'static [Test]) -> ExitCode {
     // What a test makes is as it says, whatever the umask of who runs it.
     rustix::process::umask(rustix::fs::Mode::empty());
+    sys::leave_the_mounts_of_others();
+    drop_unions();
     let trials = Mode::BOTH.into_iter().flat_map(|mode| {
         tests.iter().map(move |&(name, test)| {
             Trial::test(format!("{}/{name}", mode.name()), move || {
@@ -73,6 +75,17 @@ pub(crate) fn main(tests: &'static [Test]) -> ExitCode {
         })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+/// Unmounts the unions of others, whose servers would wait for us to end.
+fn drop_unions() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    for target in
+        mounts.lines().filter(|line| line.contains(" fuse.")).filter_map(|line| line.split(' ').nth(1))
+    {
+        // It may be below another one.
+        let _ = unmount(target, UnmountFlags::DETACH);
+    }
 }
 
 /// Directories to make a union of, and one to mount it at. They go with the value.
@@ -204,7 +217,9 @@ fn server(dir: &Path) -> (Pid, OwnedFd) {
     let numbers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let number = entry.file_name().to_str()?.parse::<i32>().ok()?;
         let words = fs::read(entry.path().join("cmdline")).ok()?;
-        let ours = fs::read_link(entry.path().join("exe")).is_ok_and(|program| program == Path::new(PROGRAM));
+        // Whoever builds meanwhile puts another file in its place, and then the name ends in "(deleted)".
+        let program = fs::read_link(entry.path().join("exe")).ok()?;
+        let ours = program.as_os_str().as_bytes().starts_with(PROGRAM.as_bytes());
         let dir = dir.as_os_str().as_bytes();
         (ours && words.windows(dir.len()).any(|part| part == dir)).then_some(number)
     });
@@ -286,8 +301,13 @@ pub(crate) struct Volume(PathBuf);
 impl Volume {
     /// A tmpfs of so many KiB on a directory.
     pub(crate) fn tmpfs(dir: PathBuf, kib: u64) -> Self {
+        Self::with_files(dir, kib, 0)
+    }
+
+    /// The same for at most so many files, directories and names besides the first of each file; 0 for any number.
+    pub(crate) fn with_files(dir: PathBuf, kib: u64, most: u64) -> Self {
         files::mkdir(&dir);
-        let size = std::ffi::CString::new(format!("size={kib}k,mode=755")).unwrap();
+        let size = std::ffi::CString::new(format!("size={kib}k,nr_inodes={most},mode=755")).unwrap();
         rustix::mount::mount("none", &dir, "tmpfs", rustix::mount::MountFlags::empty(), Some(&*size))
             .unwrap();
         Self(dir)

@@ -1,10 +1,20 @@
-//! A part of a file in memory.
+//! A part of a file in memory, and mounts of our own.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::ptr;
 
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Gives this process a set of mounts of its own, a copy: otherwise whoever copies the common one would keep a union mounted
+/// that was unmounted here. Called before there is another thread.
+pub(crate) fn leave_the_mounts_of_others() {
+    // SAFETY: no memory, descriptor or thread is unshared, and nobody relies on this process's mounts yet.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+}
 
 /// A shared mapping from the start of a file. It does not reach beyond the file's end, and who holds it does not shorten
 /// the file.

@@ -30,12 +30,17 @@ pub(crate) fn a_tree_is_what_was_made_of_it(mode: Mode) {
         mkdir(&branches.path(3).join("shared"));
         for _ in 0..BRANCHES.len() {
             let below = branches.all_lower();
-            let union = branches.mount();
+            let options = *game.dice.pick(&["", "stale_reads", "volatile"]);
+            let union = branches.mount_with(options);
             for _ in 0..2 {
                 let seeds: Vec<u64> = (0..THREADS).map(|_| game.dice.next()).collect();
                 change(&seeds, union.root(), &plain, clock);
                 clock += EDITS * THREADS as i64;
-                compare(&union.snapshot(), &plain, &format!("as changed by {seeds:?}"));
+                compare(
+                    &union.snapshot(),
+                    &plain,
+                    &format!("as changed by {seeds:?}, with options '{options}'"),
+                );
                 compared += 1;
             }
             union.unmount();

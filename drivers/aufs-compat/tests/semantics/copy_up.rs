@@ -244,6 +244,55 @@ pub(crate) fn a_full_disk_leaves_nothing(mode: Mode) {
     assert_eq!(crate::common::files::content(&reader), &noise(8 << 20, 4)[..10]);
 }
 
+/// Where there is room for content, but none for another file or name.
+pub(crate) fn a_disk_that_takes_no_more_files_changes_nothing(mode: Mode) {
+    let branches = Branches::two(mode);
+    let small = Volume::with_files(branches.path(0), 4096, 40);
+    mkdir(&branches.lower("dir/sub"));
+    for name in ["file", "dir/file", "dir/sub/file", "linked"] {
+        write(branches.lower(name), "below");
+    }
+    fs::hard_link(branches.lower("linked"), branches.lower("dir/linked")).unwrap();
+    let union = branches.mount();
+    mkdir(&union.at("new"));
+    write(union.at("new/file"), "new");
+    let fill =
+        (0..).take_while(|number| File::create(small.path().join(format!("{number}"))).is_ok()).count();
+    assert!(fill > 3);
+    let before = union.snapshot();
+    let refused = [
+        fs::remove_file(union.at("file")),
+        fs::remove_file(union.at("dir/sub/file")),
+        fs::remove_dir(union.at("dir/sub")).map_err(|_| std::io::ErrorKind::StorageFull.into()),
+        fs::rename(union.at("file"), union.at("moved")),
+        fs::rename(union.at("dir/file"), union.at("file")),
+        fs::rename(union.at("new/file"), union.at("dir/sub/file")),
+        fs::hard_link(union.at("file"), union.at("name")),
+        fs::hard_link(union.at("new/file"), union.at("name")),
+        fs::create_dir(union.at("made")),
+        fs::write(union.at("made"), "x"),
+        fs::write(union.at("dir/file"), "x"),
+        fs::write(union.at("linked"), "x"),
+        std::os::unix::fs::symlink("x", union.at("made")),
+        fs::set_permissions(union.at("dir"), Permissions::from_mode(0o700)),
+        rustix::fs::lsetxattr(union.at("file"), "user.x", b"1", rustix::fs::XattrFlags::empty())
+            .map_err(Into::into),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        let error = refused.expect_err(&format!("number {number} was done"));
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "number {number}: {error}");
+    }
+    union.snapshot().expect(&before, Times::OfFiles).unwrap();
+    assert_eq!(names(small.path().join(".wh..wh.orph")), Vec::<String>::new());
+    for number in 0..fill {
+        fs::remove_file(small.path().join(format!("{number}"))).unwrap();
+    }
+    fs::remove_file(union.at("file")).unwrap();
+    fs::rename(union.at("dir/file"), union.at("file")).unwrap();
+    append(union.at("linked"), "+");
+    assert_eq!(read(union.at("dir/linked")), "below+");
+}
+
 pub(crate) fn who_reads_sees_what_is_written(mode: Mode) {
     let branches = Branches::two(mode);
     write(branches.lower("file"), vec![b'a'; 10_000]);

@@ -38,6 +38,7 @@ const TESTS: &[Test] = tests![
     copy_up::holes_stay_holes,
     copy_up::truncation_copies_only_what_stays,
     copy_up::a_full_disk_leaves_nothing,
+    copy_up::a_disk_that_takes_no_more_files_changes_nothing,
     copy_up::who_reads_sees_what_is_written,
     copy_up::with_stale_reads_who_has_it_open_keeps_the_old_content,
     copy_up::a_position_and_its_flags_outlive_it,
