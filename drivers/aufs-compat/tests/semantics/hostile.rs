@@ -247,7 +247,7 @@ pub(crate) fn a_file_that_changes_its_kind_is_not_taken_for_the_old_one(mode: Mo
         // Whether it is shown does not matter, but that the answer comes and is no other file's. Nobody writes to the fifo.
         let mut options = File::options();
         let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(union.at(name));
-        let text = file.and_then(|file| std::io::read_to_string(file));
+        let text = file.and_then(std::io::read_to_string);
         assert!(!text.is_ok_and(|text| !text.is_empty() && text != "below"), "{name}");
         let _ = fs::set_permissions(union.at(name), fs::Permissions::from_mode(0o600));
         let _ = rename_with(&union.at(name), &union.at("moved"), RenameFlags::empty());
