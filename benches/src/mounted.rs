@@ -121,12 +121,13 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// User and system time that its server has used, in microseconds.
+    /// User and system time that its server and what that started have used, in microseconds.
     pub(crate) fn cpu(&self) -> Result<u64> {
         let Some(server) = self.server else { return Ok(0) };
-        let time = ClockId::pid_cpu_clock_id(server).and_then(ClockId::now);
-        let time = time.map_err(|e| format!("ask for the time that process {server} used: {e}"))?;
-        u64::try_from(Duration::from(time).as_micros()).map_err(|e| e.to_string())
+        let children = format!("/proc/{server}/task/{server}/children");
+        let children = fs::read_to_string(&children).map_err(|e| format!("read '{children}': {e}"))?;
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().map(Pid::from_raw).ok());
+        std::iter::once(server).chain(children).map(used).sum()
     }
 
     /// Returns when the server has ended.
@@ -141,6 +142,13 @@ impl Mounted {
         }
         Ok(())
     }
+}
+
+/// User and system time of a process, in microseconds.
+fn used(pid: Pid) -> Result<u64> {
+    let time = ClockId::pid_cpu_clock_id(pid).and_then(ClockId::now);
+    let time = time.map_err(|e| format!("ask for the time that process {pid} used: {e}"))?;
+    u64::try_from(Duration::from(time).as_micros()).map_err(|e| e.to_string())
 }
 
 /// Which file system is there.
