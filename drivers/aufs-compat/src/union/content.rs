@@ -25,6 +25,8 @@ pub(crate) struct Content {
     /// What has its name now: it was copied up while the kernel passed it through (see [`Options::stale_reads`]). This
     /// node stays for who has it open, and is read from below; its attributes are those of the other.
     pub(crate) successor: Option<Arc<Node>>,
+    /// It was made here and never given capabilities. The kernel asks for them before it writes.
+    pub(crate) bare: bool,
 }
 
 /// A file that is open at least once.
@@ -139,6 +141,7 @@ impl Union {
             Some(opened) => opened.current(),
             None => Current { file: Arc::new(file), writable: true, upper: true },
         };
+        content.bare = true;
         Ok(self.add_open(node, &mut content, current))
     }
 

@@ -13,15 +13,19 @@ use rustix::io::Errno;
 
 use super::node::Node;
 use super::reach::proc_path;
-use super::{Result, Union};
+use super::{Result, Union, lock};
 
 /// The longest value, and the longest list of names (xattr(7)).
 const LONGEST: usize = 1 << 16;
 const ACL: &[u8] = b"system.posix_acl_";
+const CAPABILITY: &[u8] = b"security.capability";
 
 impl Union {
     /// The value of an attribute, or how long it is if `size` is 0.
     pub(crate) fn get_attribute(&self, node: &Arc<Node>, name: &CStr, size: u32) -> Result<GetxattrReply> {
+        if name.to_bytes() == CAPABILITY && node.content().is_ok_and(|content| lock(content).bare) {
+            return Err(Errno::NODATA);
+        }
         let (file, _) = self.open_path(&self.shown(node)?)?;
         let path = proc_path(file.as_fd());
         // Into an empty slice, rustix reads nothing and says 0.
@@ -75,14 +79,21 @@ impl Union {
     ) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let file = self.pin_writable(node)?;
+        if name.to_bytes() == CAPABILITY
+            && let Ok(content) = node.content()
+        {
+            lock(content).bare = false;
+        }
         fs::setxattr(proc_path(file.as_fd()), name, value, flags)
     }
 
     /// Removes an attribute, after the file was copied up if it has that attribute.
     pub(crate) fn remove_attribute(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
         let (file, _) = self.open_path(&self.shown(node)?)?;
-        fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 0][..])?;
-        drop(file);
+        match fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 1][..]) {
+            Ok(_) | Err(Errno::RANGE) => drop(file),
+            Err(errno) => return Err(errno),
+        }
         let file = self.pin_writable(node)?;
         fs::removexattr(proc_path(file.as_fd()), name)
     }
