@@ -78,6 +78,13 @@ impl Union {
         flags: u32,
     ) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        if !flags.is_empty() {
+            match self.has_attribute(node, name)? {
+                true if flags.contains(XattrFlags::CREATE) => return Err(Errno::EXIST),
+                false if flags.contains(XattrFlags::REPLACE) => return Err(Errno::NODATA),
+                _ => {}
+            }
+        }
         let file = self.pin_writable(node)?;
         if name.to_bytes() == CAPABILITY
             && let Ok(content) = node.content()
@@ -89,12 +96,19 @@ impl Union {
 
     /// Removes an attribute, after the file was copied up if it has that attribute.
     pub(crate) fn remove_attribute(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
-        let (file, _) = self.open_path(&self.shown(node)?)?;
-        match fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 1][..]) {
-            Ok(_) | Err(Errno::RANGE) => drop(file),
-            Err(errno) => return Err(errno),
+        if !self.has_attribute(node, name)? {
+            return Err(Errno::NODATA);
         }
         let file = self.pin_writable(node)?;
         fs::removexattr(proc_path(file.as_fd()), name)
+    }
+
+    fn has_attribute(&self, node: &Arc<Node>, name: &CStr) -> Result<bool> {
+        let (file, _) = self.open_path(&self.shown(node)?)?;
+        match fs::getxattr(proc_path(file.as_fd()), name, &mut [0_u8; 1][..]) {
+            Ok(_) | Err(Errno::RANGE) => Ok(true),
+            Err(Errno::NODATA) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 }

@@ -188,9 +188,10 @@ pub(crate) fn attributes_are_set_listed_and_removed(mode: Mode) {
     };
     let file = union.at("file");
     assert_eq!(list("file"), ["user.below"]);
-    assert_eq!(names_of_branch(branches.path(0)), Vec::<String>::new());
     assert_eq!(lsetxattr(&file, "user.below", b"2", XattrFlags::CREATE).refusal(), Errno::EXIST);
     assert_eq!(lsetxattr(&file, "user.none", b"2", XattrFlags::REPLACE).refusal(), Errno::NODATA);
+    assert_eq!(lremovexattr(&file, "user.none").refusal(), Errno::NODATA);
+    assert_eq!(names_of_branch(branches.path(0)), Vec::<String>::new());
     lsetxattr(&file, "user.below", b"22", XattrFlags::REPLACE).unwrap();
     lsetxattr(&file, "user.new", b"3", XattrFlags::CREATE).unwrap();
     assert_eq!(list("file"), ["user.below", "user.new"]);
