@@ -92,6 +92,13 @@ impl Content {
         }
     }
 
+    /// Whether the file may be being executed. An open that could write the kernel refuses then; but one for reading that
+    /// truncates it passes on first, and then it is too late.
+    fn may_run(&self) -> bool {
+        let opened = self.opened().map(|opened| opened.current());
+        opened.is_some_and(|file| fs::fstat(file).is_ok_and(|stat| stat.st_mode & 0o111 != 0))
+    }
+
     /// Whether the kernel reads the file itself, of whatever branch.
     pub(crate) fn passed_through(&self) -> bool {
         self.open.as_deref().is_some_and(|open| matches!(open.mode, Mode::Passthrough(_)))
@@ -118,6 +125,9 @@ impl Union {
     pub(crate) fn open_file(&self, node: &Arc<Node>, flags: OFlags, kill: bool) -> Result<Answer> {
         let mut content = lock(node.content()?);
         let truncate = flags.contains(OFlags::TRUNC);
+        if truncate && !writes(flags) && content.may_run() {
+            return Err(Errno::TXTBSY);
+        }
         if truncate || (self.options.stale_reads && writes(flags)) {
             let length = if truncate { 0 } else { u64::MAX };
             self.raise(node, &mut content, length)?;

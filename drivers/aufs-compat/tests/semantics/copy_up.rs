@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use mica_conformance::tree::Times;
-use rustix::fs::{FallocateFlags, FileType, fallocate};
+use rustix::fs::{FallocateFlags, FileType, OFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::common::files::{
@@ -392,10 +392,16 @@ pub(crate) fn what_runs_is_not_written(mode: Mode) {
     let union = branches.mount();
     for name in ["sleep", "above"] {
         let mut child = std::process::Command::new(union.at(name)).arg("1000").spawn().unwrap();
-        let refusal = OpenOptions::new().write(true).open(union.at(name)).map(drop);
+        let opens =
+            [OFlags::WRONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::TRUNC, OFlags::RDONLY | OFlags::TRUNC];
+        let opened = opens.map(|flags| rustix::fs::open(union.at(name), flags, rustix::fs::Mode::empty()));
+        let ended = child.try_wait().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(refusal.refusal(), Errno::TXTBSY, "{name}");
+        for (flags, opened) in opens.iter().zip(opened) {
+            assert_eq!(opened.refusal(), Errno::TXTBSY, "{name}, {flags:?}");
+        }
+        assert_eq!(ended, None, "{name}");
         append(union.at(name), "x");
         assert!(std::process::Command::new(union.at(name)).arg("0").status().unwrap().success());
     }
