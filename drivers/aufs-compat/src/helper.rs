@@ -102,9 +102,9 @@ fn open(branches: &[BranchSpec], options: &ServeOptions) -> Result<Arc<Union>> {
     };
     let options = union::Options { volatile: options.volatile, stale_reads: options.stale_reads };
     let opened = Union::open(branches.iter().map(branch).collect(), options);
-    opened.map_err(|errno| {
+    opened.map_err(|error| {
         let top = branches.first().map(|branch| branch.path.display().to_string()).unwrap_or_default();
-        Error::io(|| format!("open the branches of a union, the first of which is '{top}'"))(errno.into())
+        Error::io(|| format!("open the branches of a union, the first of which is '{top}'"))(error)
     })
 }
 

@@ -55,6 +55,8 @@ mod remove;
 mod rename;
 mod start;
 mod table;
+#[cfg(test)]
+mod tests;
 mod whiteout;
 mod xattr;
 

@@ -137,11 +137,11 @@ impl Union {
         let copied = make_regular(orphans)?;
         let to = copied.file.as_fd();
         let wanted = size.min(length);
-        self.branches[usize::from(branch)].abilities.copy(from, to, wanted).map_err(cause)?;
+        self.branches[usize::from(branch)].abilities.copy(from, to, wanted).map_err(|error| cause(&error))?;
         if wanted < size {
             fs::ftruncate(to, wanted)?;
         }
-        mica_tree::copy_attributes(from, to).map_err(cause)?;
+        mica_tree::copy_attributes(from, to).map_err(|error| cause(&error))?;
         if !self.options.volatile {
             fs::fsync(to)?;
         }
@@ -176,6 +176,6 @@ fn copy_special<'a>(orphans: BorrowedFd<'a>, from: BorrowedFd<'_>) -> Result<Cop
         kind => fs::mknodat(orphans, &temporary.name, kind, Mode::RUSR, stat.st_rdev)?,
     }
     let to = temporary.open(OFlags::PATH, Mode::empty())?;
-    mica_tree::copy_path_attributes(from, to.as_fd()).map_err(cause)?;
+    mica_tree::copy_path_attributes(from, to.as_fd()).map_err(|error| cause(&error))?;
     Ok(Copied { file: Arc::new(to), temporary: Some(temporary) })
 }

@@ -145,7 +145,7 @@ impl Union {
             return Err(Errno::EXIST);
         }
         if entry.shadowed {
-            mica_tree::remove(upper.as_fd(), name).map_err(cause)?;
+            mica_tree::remove(upper.as_fd(), name).map_err(|error| cause(&error))?;
         }
         Ok(Site { parent, name, upper, directory, entry })
     }

@@ -52,6 +52,7 @@ impl Union {
             node.place().add(parent, name);
         }
         drop(directory);
-        links.lost(number)
+        links.lost(number);
+        Ok(())
     }
 }

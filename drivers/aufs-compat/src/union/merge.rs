@@ -64,10 +64,8 @@ impl Merge {
         for found in shown {
             if !hidden.contains(&found.name) {
                 self.show(source, found);
-            } else if source.writable {
-                if let Some(state) = self.names.get_mut(&found.name) {
-                    state.entry.shadowed = true;
-                }
+            } else if let Some(state) = self.names.get_mut(&found.name).filter(|_| source.writable) {
+                state.entry.shadowed = true;
             }
         }
         for name in hidden {

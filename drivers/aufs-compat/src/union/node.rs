@@ -76,9 +76,7 @@ impl Place {
     }
 
     pub(crate) fn named(branch: u16, inode: u64, name: Name) -> Self {
-        let mut names = Vec::with_capacity(1);
-        names.push(name);
-        Self { branch, inode, names, pinned: None }
+        Self { branch, inode, names: vec![name], pinned: None }
     }
 
     pub(crate) fn pinned(branch: u16, inode: u64, file: Arc<OwnedFd>) -> Self {

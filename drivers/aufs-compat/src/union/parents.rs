@@ -86,7 +86,7 @@ impl Union {
                 fs::OFlags::RDONLY | fs::OFlags::DIRECTORY | fs::OFlags::NOFOLLOW | fs::OFlags::CLOEXEC;
             let made = fs::openat(orphans, &*aside, flags, Mode::empty())?;
             let source = open_to_read(from)?;
-            mica_tree::copy_attributes(source.as_fd(), made.as_fd()).map_err(cause)?;
+            mica_tree::copy_attributes(source.as_fd(), made.as_fd()).map_err(|error| cause(&error))?;
             let stat = stat_open(made.as_fd())?;
             self.numbers.keep(device_of(&stat), stat.stx_ino, number);
             let placed = fs::renameat(orphans, &*aside, to, name);

@@ -109,14 +109,17 @@ impl PseudoLinks {
     }
 
     /// One of the names below stands for the file of this number no more. When none does, the pseudo-link is dropped.
-    pub(crate) fn lost(&self, number: u64) -> Result<()> {
+    pub(crate) fn lost(&self, number: u64) {
         let mut linked = write(&self.linked);
         let entry = linked.entry(number).or_default();
         entry.gone += 1;
         self.any.store(true, Ordering::Release);
-        let Some(inode) = entry.upper.filter(|_| entry.waiting() == 0) else { return Ok(()) };
-        drop(linked);
-        self.drop_link(number, inode)
+        if let Some(inode) = entry.upper.filter(|_| entry.waiting() == 0) {
+            linked.remove(&number);
+            drop(linked);
+            // What stays is removed when the branch is mounted again.
+            let _stays = fs::unlinkat(&self.directory, self.name(number, inode), AtFlags::empty());
+        }
     }
 
     /// The inode numbers of the copies, by the numbers of the files.

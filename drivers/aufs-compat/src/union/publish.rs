@@ -80,8 +80,7 @@ impl Union {
                 Ok(false) | Err(Errno::NOENT) => {}
                 Ok(true) => {
                     if linked && !copy.place().names.is_empty() {
-                        // It only ever fails to remove a pseudo-link, which is done again at the end.
-                        let _removed_later = self.pseudo_links()?.lost(copy.number);
+                        self.pseudo_links()?.lost(copy.number);
                     }
                     return Ok(());
                 }

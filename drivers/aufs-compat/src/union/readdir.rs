@@ -167,7 +167,7 @@ impl Union {
 
     /// The names of a directory, with the numbers in the union.
     #[cfg(test)]
-    pub(crate) fn shown(&self, node: &Arc<Node>) -> Result<Vec<(Vec<u8>, u64, FileType)>> {
+    pub(crate) fn listed(&self, node: &Arc<Node>) -> Result<Vec<(Vec<u8>, u64, FileType)>> {
         let snapshot = self.list(node)?;
         let all = snapshot.from(2).map(|(item, _)| (item.name.to_vec(), item.number, item.kind));
         Ok(all.collect())

@@ -41,7 +41,10 @@ impl Union {
         }
         self.vacate(&mut site)?;
         drop(site);
-        if shared { self.pseudo_links()?.lost(number) } else { Ok(()) }
+        if shared {
+            self.pseudo_links()?.lost(number);
+        }
+        Ok(())
     }
 
     /// Removes a directory in which nothing is shown, whatever whiteouts there are in it.

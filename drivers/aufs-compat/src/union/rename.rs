@@ -176,11 +176,17 @@ impl Union {
         if source.node.as_ref().map(|node| node.number) == target.node.as_ref().map(|node| node.number) {
             return Ok(());
         }
-        match (exchange, source.node.as_ref().is_some_and(|node| node.is_directory())) {
+        let moved = match (exchange, source.node.as_ref().is_some_and(|node| node.is_directory())) {
             (true, _) => self.exchange(&mut locked, &source, &target),
             (false, false) => self.move_file(&mut locked, &source, &target),
             (false, true) => self.move_directory(&mut locked, &source, &target),
+        };
+        if moved.is_err() {
+            // It may have been done by half. What there is now is read again.
+            locked.from.set_names(None);
+            locked.to().set_names(None);
         }
+        moved
     }
 
     /// Locks a directory before what is below it.
@@ -210,7 +216,7 @@ impl Union {
         }
         let upper = self.directory(side.parent, 0)?;
         if entry.shadowed && entry.top.is_none() {
-            mica_tree::remove(upper.as_fd(), side.name).map_err(super::start::cause)?;
+            mica_tree::remove(upper.as_fd(), side.name).map_err(|error| super::start::cause(&error))?;
         }
         Ok(End { side, upper, entry, node: node.cloned() })
     }
@@ -401,9 +407,10 @@ impl Union {
         };
         let directory = self.directory(target.side.parent, top.branch)?;
         match super::reach::stat_at(directory.as_fd(), target.side.name)?.stx_nlink {
-            0 | 1 => Ok(()),
+            0 | 1 => {}
             _ => self.pseudo_links()?.lost(self.number_of(top)?),
         }
+        Ok(())
     }
 
     fn pin_target(&self, target: &End<'_>) -> Result<Option<Arc<OwnedFd>>> {

@@ -80,7 +80,7 @@ impl Union {
         if let Some(root) = &writable {
             clear_away(root.as_fd())?;
             if let Some(orphans) = &union.orphans {
-                mica_tree::remove_children(orphans.as_fd()).map_err(cause)?;
+                mica_tree::remove_children(orphans.as_fd()).map_err(|error| cause(&error))?;
             }
             union.flush_left_over()?;
             before.iter().for_each(|before| restore_times(root.as_fd(), before));
@@ -122,7 +122,7 @@ pub(crate) fn clear_away(directory: BorrowedFd<'_>) -> Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if temporary_of(name).is_some() {
-            mica_tree::remove(directory, name).map_err(cause)?;
+            mica_tree::remove(directory, name).map_err(|error| cause(&error))?;
         }
     }
     Ok(())
@@ -137,6 +137,6 @@ fn raise_limit() -> u64 {
 }
 
 /// What the system call said.
-pub(crate) fn cause(error: mica_tree::Error) -> Errno {
+pub(crate) fn cause(error: &mica_tree::Error) -> Errno {
     Errno::from_io_error(&error.source).unwrap_or(Errno::IO)
 }
