@@ -26,6 +26,12 @@ pub fn main_each(entry: &'static DriverEntry, sets: &[(&str, &[(&str, &str)])]) 
     let mut arguments = Arguments::from_args();
     // One after another: they look at descriptors, mounts and devices of the whole process, and fork.
     arguments.test_threads = Some(1);
+    if !arguments.list
+        && let Err(error) = crate::sys::leave_mount_namespace()
+    {
+        eprintln!("make a mount namespace, which takes root: {error}");
+        return ExitCode::FAILURE;
+    }
     let trials = sets.iter().flat_map(|(label, options)| {
         let options: OptionMap = options.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         crate::cases().map(move |case| trial(entry, label, options.clone(), case))

@@ -61,12 +61,14 @@ impl Summary {
 
 /// Runs every case, one after another, and reports each as it ends.
 ///
-/// A driver with a FUSE helper has it served by this program: it is started again as `PROGRAM helper DRIVER ARGUMENT…`.
+/// A driver with a FUSE helper has it served by this program: it is started again as `PROGRAM storage-helper DRIVER ARGUMENT…`.
 ///
-/// Needs root, and leaves nothing below [`Subject::root`]. Fails before the first case with the error of the driver's
+/// Needs root, and leaves nothing below [`Subject::root`]. This process has a mount namespace of its own from then on, in
+/// which nothing that is mounted for a case outlives it. Fails before the first case with the error of the driver's
 /// `open`, so with [`Unavailable`](mica_core::Error::Unavailable) where the host lacks what the driver needs.
 pub fn run(subject: Subject<'_>, report: &mut dyn FnMut(&Case, &Outcome)) -> Result<Summary> {
     subject.available()?;
+    sys::leave_mount_namespace().map_err(mica_core::Error::io(|| "make a mount namespace"))?;
     let mut summary = Summary::default();
     for case in cases() {
         let outcome = case.run(subject);

@@ -11,11 +11,11 @@ use crate::outcome::{Doing, Verdict};
 
 /// The first argument of this program when it is started again to serve a FUSE mount; the driver's name and the
 /// helper's own arguments follow.
-pub(crate) const HELPER: &str = "helper";
+pub(crate) const HELPER: &str = "storage-helper";
 
 /// The performer of mounts.
 pub(crate) fn mounter(scratch: &Path) -> Mounter {
-    Mounter::new(scratch).with_helper(["/proc/self/exe", HELPER])
+    Mounter::new(scratch).with_helper(["/proc/self/exe", HELPER]).with_helper_apart()
 }
 
 /// A tree mounted at a directory of its own, as a container's would be, with the hold on its layer. Dropping it

@@ -1,4 +1,4 @@
-//! A second process, to crash and to compete with: the one thing that needs `unsafe` here.
+//! A second process, to crash and to compete with, and mounts that no third one sees: what needs `unsafe` here.
 #![allow(unsafe_code)]
 
 mod trace;
@@ -9,8 +9,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 pub(crate) use trace::{Traced, kill_at_step};
+
+/// Gives this process a mount namespace of its own. Otherwise whoever makes one meanwhile has a copy of what is mounted for a
+/// case, and keeps it after that was unmounted; and a case that is killed leaves its mounts.
+pub(crate) fn leave_mount_namespace() -> io::Result<()> {
+    // SAFETY: descriptors stay shared with nobody but threads, which a mount namespace does not touch.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    let all = MountPropagationFlags::REC;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | all)?;
+    // What is unmounted here is so for a helper too, which has a copy of this one.
+    Ok(mount_change("/", MountPropagationFlags::SHARED | all)?)
+}
 
 /// A child process. Dropping it kills and reaps it.
 #[derive(Debug)]
