@@ -37,7 +37,7 @@ pub fn copy_without(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     threads: usize,
-    left_out: &(dyn Fn(&[u8]) -> bool + Sync),
+    left_out: Picks<'_>,
 ) -> Result<()> {
     copy_with(from, to, threads, &Wishes { left_out: Some(left_out), copied: None })
 }
@@ -52,10 +52,13 @@ pub fn copy_paired(
     copy_with(from, to, threads, &Wishes { left_out: None, copied: Some(copied) })
 }
 
+/// Whether a name is among those that are meant.
+type Picks<'a> = &'a (dyn Fn(&[u8]) -> bool + Sync);
+
 /// How a copy differs from the plain one.
 #[derive(Default)]
 struct Wishes<'a> {
-    left_out: Option<&'a (dyn Fn(&[u8]) -> bool + Sync)>,
+    left_out: Option<Picks<'a>>,
     copied: Option<&'a (dyn Fn(Pair) + Sync)>,
 }
 
