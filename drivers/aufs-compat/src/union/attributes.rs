@@ -170,3 +170,36 @@ fn times(wanted: &stat64, valid: SetattrValid) -> Option<Timestamps> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use fuse_backend_rs::abi::fuse_abi::{SetattrIn, SetattrValid, stat64};
+    use rustix::fs::{UTIME_NOW, UTIME_OMIT};
+
+    use super::{times, without_privileges};
+
+    #[test]
+    fn who_writes_takes_setuid_away_but_not_the_mark_of_mandatory_locks() {
+        assert_eq!(without_privileges(0o106_755), 0o100_755);
+        assert_eq!(without_privileges(0o104_644), 0o100_644);
+        assert_eq!(without_privileges(0o102_745), 0o102_745, "the group may not execute it");
+        assert_eq!(without_privileges(0o101_777), 0o101_777);
+    }
+
+    #[test]
+    fn a_time_is_now_or_as_given_or_left() {
+        let wanted: stat64 =
+            SetattrIn { atime: 5, atimensec: 6, mtime: 7, mtimensec: 8, ..Default::default() }.into();
+        let of = |valid| {
+            times(&wanted, valid).map(|times| {
+                let (access, change) = (times.last_access, times.last_modification);
+                (access.tv_sec, access.tv_nsec, change.tv_sec, change.tv_nsec)
+            })
+        };
+        let now = SetattrValid::ATIME | SetattrValid::ATIME_NOW;
+        assert_eq!(of(SetattrValid::ATIME | SetattrValid::MTIME), Some((5, 6, 7, 8)));
+        assert_eq!(of(SetattrValid::MTIME), Some((0, UTIME_OMIT, 7, 8)));
+        assert_eq!(of(now | SetattrValid::MTIME), Some((0, UTIME_NOW, 7, 8)));
+        assert_eq!(of(SetattrValid::MODE | SetattrValid::SIZE), None);
+    }
+}

@@ -22,8 +22,8 @@ use crate::sys::file::open_options;
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     open: Option<Box<Open>>,
-    /// What has its name now: it was copied up while the kernel passed it through (see [`Options::stale_reads`]). This
-    /// node stays for who has it open, and is read from below; its attributes are those of the other.
+    /// What has its name now: it was copied up while the kernel passed it through (see
+    /// [`Options::stale_reads`](super::Options::stale_reads)). This node stays for who has it open, and is read from below; its attributes are those of the other.
     pub(crate) successor: Option<Arc<Node>>,
     /// It was made here and never given capabilities. The kernel asks for them before it writes.
     pub(crate) bare: bool,
@@ -143,8 +143,7 @@ impl Union {
         Ok(self.add_open(node, &mut content, current))
     }
 
-    /// The same for a file that was just made, open for reading and writing, and that nobody else can have opened yet
-    /// or that somebody has opened since.
+    /// The same for a file that was just made, open for reading and writing. Somebody else may have opened it since.
     pub(crate) fn open_created(&self, node: &Arc<Node>, file: OwnedFd) -> Result<Answer> {
         let mut content = lock(node.content()?);
         let current = match content.opened() {
@@ -216,10 +215,16 @@ impl Union {
     fn open_branch(&self, node: &Arc<Node>) -> Result<Current> {
         if self.is_upper(node) {
             match self.open_node(node, OFlags::RDWR) {
-                Ok((file, branch)) if self.is_writable(branch) => {
-                    return Ok(Current { file: Arc::new(file), writable: true, upper: true });
+                Ok((file, branch)) => {
+                    return Ok(Current {
+                        file: Arc::new(file),
+                        writable: true,
+                        upper: self.is_writable(branch),
+                    });
                 }
-                Ok(_) | Err(_) => {}
+                // It can still be read: it is immutable, or its file system was made read-only.
+                Err(Errno::PERM | Errno::ACCESS | Errno::ROFS | Errno::TXTBSY) => {}
+                Err(errno) => return Err(errno),
             }
         }
         let (file, branch) = self.open_node(node, OFlags::RDONLY | OFlags::NOATIME)?;

@@ -49,13 +49,10 @@ impl Union {
             links.adopt(number, inode);
         }
         self.walk(&mut |union, node| union.make_names(node, &sure))?;
-        sure.iter().try_for_each(|(&number, &inode)| links.drop_link(number, inode))?;
-        // The names were made behind the back of what was read on the way.
-        self.table.release();
-        Ok(())
+        sure.iter().try_for_each(|(&number, &inode)| links.drop_link(number, inode))
     }
 
-    /// Calls `visit` with every directory of the union, with no more than one of each level in memory.
+    /// Calls `visit` with every directory of the union.
     fn walk(&self, visit: &mut dyn FnMut(&Self, &Arc<Node>) -> Result<()>) -> Result<()> {
         let mut waiting = vec![Arc::clone(&self.root)];
         while let Some(node) = waiting.pop() {

@@ -186,7 +186,8 @@ impl Budget {
         let mut queue = lock(&self.loaded);
         queue.push_back(Arc::downgrade(node));
         let mut considered = 0;
-        let mut dropped = Vec::new();
+        // Nobody else may have them any more: then they are dropped after the queue is unlocked.
+        let mut nodes = Vec::new();
         while (self.used.load(Ordering::Relaxed) > self.most || considered < 2)
             && considered <= queue.len() * 2
         {
@@ -197,7 +198,7 @@ impl Budget {
             if !full || !self.evict(&node) {
                 queue.push_back(first);
             }
-            dropped.push(node);
+            nodes.push(node);
         }
         drop(queue);
     }

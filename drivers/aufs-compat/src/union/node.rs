@@ -19,7 +19,7 @@ const MOST_NAMES: usize = 64;
 
 /// A file, directory or anything else that the kernel holds by its number, or that is above one.
 ///
-/// It has no descriptor of its own: it is reached by its name in its parent. Whoever reached it compares the inode number
+/// It needs about 300 bytes, besides the 100 of its name in its directory, and has no descriptor of its own: it is reached by its name in its parent. Whoever reached it compares the inode number
 /// of what is there with the one that is expected, and reads the place again where they differ, since another thread may
 /// have moved it meanwhile.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Place {
         }
     }
 
-    /// Whether this is the only name that is known.
+    /// Whether no other name is known.
     pub(crate) fn is_only(&self, parent: &Node, name: &[u8]) -> bool {
         self.names.iter().all(|known| known.is(parent, name))
     }

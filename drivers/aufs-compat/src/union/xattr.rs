@@ -28,10 +28,12 @@ impl Union {
         }
         let (file, _) = self.open_path(&self.shown(node)?)?;
         let path = proc_path(file.as_fd());
-        // Into an empty slice, rustix reads nothing and says 0.
-        let room = if size == 0 { LONGEST } else { usize::min(size as usize, LONGEST) };
-        let mut value = Vec::with_capacity(room);
-        match fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)) {
+        let mut value = Vec::with_capacity(usize::min(size as usize, LONGEST));
+        let got = match size {
+            0 => fs::getxattr_query(&path, name),
+            _ => fs::getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)),
+        };
+        match got {
             Ok(length) if size == 0 => Ok(GetxattrReply::Count(u32::try_from(length).unwrap_or(u32::MAX))),
             Ok(_) => Ok(GetxattrReply::Value(value)),
             // Where a file system has no ACLs no file has one. Taken for an error, it would deny access.
