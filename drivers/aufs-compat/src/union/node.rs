@@ -19,9 +19,9 @@ const MOST_NAMES: usize = 64;
 
 /// A file, directory or anything else that the kernel holds by its number, or that is above one.
 ///
-/// It needs about 300 bytes, besides the 100 of its name in its directory, and has no descriptor of its own: it is reached by its name in its parent. Whoever reached it compares the inode number
-/// of what is there with the one that is expected, and reads the place again where they differ, since another thread may
-/// have moved it meanwhile.
+/// It needs about 300 bytes, besides the 100 of its name in its directory, and has no descriptor of its own: it is reached
+/// by its name in its parent. Whoever reached it compares the inode number of what is there with the one that is expected,
+/// and reads the place again where they differ, since another thread may have moved it meanwhile.
 #[derive(Debug)]
 pub struct Node {
     /// Its inode number in the union, and its number in the protocol; the root's there is 1.
