@@ -1,12 +1,13 @@
 //! Serving a file system on a connection to `/dev/fuse`.
 //!
 //! The library at hand decodes a request, calls the file system and encodes the reply. What it lacks is here: threads that
-//! wait in `read(2)` on a queue each, so that a request wakes one of them; the terms of the connection that are newer than
+//! read from a queue each, of which a request wakes one, and the same one while that keeps up ([`Bell`]); the terms of the connection that are newer than
 //! the library ([`init`]); the requests that it does not pass on ([`Extra`]); files that the kernel reads and writes
 //! without asking ([`Backing`]), and notices that go the other way ([`Connection`]).
 //!
 //! A session ends when the mount does, that is when it is unmounted and nothing in it is open any more.
 
+mod bell;
 mod connection;
 mod extra;
 mod init;
@@ -27,6 +28,7 @@ pub use connection::{Backing, Connection};
 pub use extra::{Extra, Opened, Span};
 
 use crate::sys;
+use bell::Bell;
 use worker::{End, Worker};
 
 /// The longest data of a request or reply. The mount option `max_read` must say the same, or a direct read can ask for more.
@@ -62,15 +64,17 @@ pub fn serve<F: Extra>(channel: OwnedFd, fs: &Arc<F>, wishes: &Wishes) -> io::Re
     };
     let connection = Arc::new(Connection::new(channel, terms));
     fs.connected(&connection);
+    let bell = Bell::new(connection.channel())?;
     let mut queues = vec![connection.channel().try_clone_to_owned()?];
     for _ in 1..threads(wishes) {
         queues.push(another_queue(&connection)?);
     }
+    queues.iter().try_for_each(|queue| rustix::io::ioctl_fionbio(queue, true))?;
     let ends: Vec<End> = thread::scope(|scope| {
         let serving: Vec<_> = queues
             .iter()
             .map(|queue| {
-                let worker = Worker::new(queue.as_fd(), &server, fs);
+                let worker = Worker::new(queue.as_fd(), &bell, &server, fs);
                 scope.spawn(move || run(&worker))
             })
             .collect();

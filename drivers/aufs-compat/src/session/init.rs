@@ -43,6 +43,7 @@ pub(super) fn negotiate<F: Extra>(
     let mut request = vec![0; BUFFER];
     let length = match next(channel, &mut request)? {
         Next::Request(length) => length,
+        Next::Nothing => return Err(io::ErrorKind::WouldBlock.into()),
         Next::End(End::Unmounted) => return Ok(None),
         Next::End(End::Aborted) => return Err(io::Error::from_raw_os_error(libc::ECONNABORTED)),
     };

@@ -8,6 +8,7 @@ use fuse_backend_rs::api::server::Server;
 use fuse_backend_rs::transport::{FuseBuf, FuseDevWriter, Reader, Writer};
 use rustix::io::Errno;
 
+use super::bell::Bell;
 use super::extra::{self, Extra};
 use super::message::{Head, Reply};
 use super::{LONGEST_DATA, report};
@@ -27,13 +28,14 @@ pub(super) enum End {
 /// Answers what comes on one queue. A reply goes to the queue that its request came from.
 pub(super) struct Worker<'a, F: Extra> {
     queue: BorrowedFd<'a>,
+    bell: &'a Bell,
     server: &'a Server<Arc<F>>,
     fs: &'a F,
 }
 
 impl<'a, F: Extra> Worker<'a, F> {
-    pub(super) fn new(queue: BorrowedFd<'a>, server: &'a Server<Arc<F>>, fs: &'a F) -> Self {
-        Self { queue, server, fs }
+    pub(super) fn new(queue: BorrowedFd<'a>, bell: &'a Bell, server: &'a Server<Arc<F>>, fs: &'a F) -> Self {
+        Self { queue, bell, server, fs }
     }
 
     /// Serves until the session ends.
@@ -41,8 +43,15 @@ impl<'a, F: Extra> Worker<'a, F> {
         let (mut request, mut reply) = (vec![0; BUFFER], vec![0; BUFFER]);
         loop {
             match next(self.queue, &mut request)? {
-                Next::Request(length) => self.answer(&mut request[..length], &mut reply),
-                Next::End(end) => return Ok(end),
+                Next::Request(length) => {
+                    self.bell.pass_on(self.queue);
+                    self.answer(&mut request[..length], &mut reply);
+                }
+                Next::Nothing => self.bell.wait()?,
+                Next::End(end) => {
+                    self.bell.end();
+                    return Ok(end);
+                }
             }
         }
     }
@@ -83,17 +92,20 @@ pub(super) fn dispatch<F: Extra>(
 pub(super) enum Next {
     /// A request of this length.
     Request(usize),
-    /// Nothing.
+    /// Nothing yet.
+    Nothing,
+    /// Nothing any more.
     End(End),
 }
 
-/// Waits for it.
+/// Looks for it, or waits for it where the queue blocks.
 pub(super) fn next(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Next> {
     loop {
         return match rustix::io::read(queue, &mut *buffer) {
             Ok(length) => Ok(Next::Request(length)),
             // A request was taken back before it was read.
-            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+            Err(Errno::NOENT | Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Next::Nothing),
             Err(Errno::NODEV) => Ok(Next::End(End::Unmounted)),
             Err(Errno::CONNABORTED) => Ok(Next::End(End::Aborted)),
             Err(errno) => Err(errno.into()),
