@@ -13,10 +13,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use mica_conformance::tree::Snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
@@ -252,8 +254,13 @@ impl Union {
 
     /// Unmounts it, and returns when the server has ended.
     pub(crate) fn unmount(mut self) {
+        // A test in another thread may have started a program, which has our descriptors until it executes.
+        let patience = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = unmount(&self.target, UnmountFlags::empty()) {
+            assert!(error == Errno::BUSY && Instant::now() < patience, "unmount: {error}");
+            std::thread::yield_now();
+        }
         self.gone = true;
-        unmount(&self.target, UnmountFlags::empty()).unwrap();
         assert!(self.ends(), "the server outlives its mount");
     }
 
