@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mica_tree::Abilities;
@@ -43,7 +43,8 @@ pub struct Branch {
     pub(crate) exact: bool,
     /// What copying from it to the writable branch has shown.
     pub(crate) abilities: Abilities,
-    canonical: PathBuf,
+    /// Where it is, without links on the way.
+    pub(crate) canonical: PathBuf,
 }
 
 impl Branch {
@@ -64,11 +65,5 @@ impl Branch {
             abilities: Abilities::default(),
             canonical,
         })
-    }
-
-    /// Whether one of the two is in the other, or both are the same.
-    pub(crate) fn overlaps(&self, other: &Branch) -> bool {
-        let within = |path: &Path, of: &Path| path.starts_with(of);
-        within(&self.canonical, &other.canonical) || within(&other.canonical, &self.canonical)
     }
 }

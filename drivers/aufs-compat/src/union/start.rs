@@ -44,8 +44,7 @@ impl Union {
             Branch::open(spec).map_err(|errno| about(errno, &format!("branch '{}'", path.display())))
         };
         let branches = specs.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
-        let overlap = |at: usize| branches[..at].iter().any(|other| branches[at].overlaps(other));
-        let apart = (1..branches.len()).all(|at| !branches[at].writable && !overlap(at));
+        let apart = are_apart(&branches) && branches.iter().skip(1).all(|branch| !branch.writable);
         let count = u16::try_from(branches.len()).map_err(|_| Errno::INVAL)?;
         let top = branches.first().filter(|_| apart).ok_or(Errno::INVAL)?;
         let writable = top.writable.then(|| Arc::clone(&top.root));
@@ -96,6 +95,13 @@ fn about(errno: Errno, what: &str) -> io::Error {
 
 fn open_whiteouts(root: &Arc<OwnedFd>) -> io::Result<Whiteouts> {
     Whiteouts::open(root).map_err(|errno| about(errno, "regular file '.wh..wh.aufs' in the writable branch"))
+}
+
+/// Whether none of the branches is another or in another. What is in a directory comes right behind it in their order.
+fn are_apart(branches: &[Branch]) -> bool {
+    let mut places: Vec<_> = branches.iter().map(|branch| branch.canonical.as_path()).collect();
+    places.sort_unstable();
+    places.windows(2).all(|pair| !pair[1].starts_with(pair[0]))
 }
 
 /// One of the directories in the root of the writable branch, which is made where it is missing.
