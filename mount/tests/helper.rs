@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -28,10 +29,11 @@ fn main() -> ExitCode {
     {
         inside(way, dir);
     }
-    let tests: [Test; 9] = [
+    let tests: [Test; 10] = [
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
         ("a-tree-is-of-the-drivers-type-and-forbids-nothing", is_of_its_type_and_forbids_nothing),
+        ("a-tree-is-read-ahead-by-whole-requests", is_read_ahead_by_whole_requests),
         ("a-tree-that-cannot-be-attached-is-served-no-more", ends_when_it_cannot_be_attached),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
         ("a-helper-that-does-not-start-leaves-no-mount", does_not_start),
@@ -105,6 +107,16 @@ fn is_of_its_type_and_forbids_nothing(calls: Calls) {
     assert!(entry.contains("default_permissions,allow_other,max_read=1048576"), "{entry}");
     assert!(!entry.contains("nosuid") && !entry.contains("nodev") && !entry.contains("noexec"), "{entry}");
     attached.close().unwrap();
+}
+
+fn is_read_ahead_by_whole_requests(calls: Calls) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = open(&dir, calls, this_program(), false, "well").unwrap();
+    let device = fs::metadata(tree.path()).unwrap().dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let kib = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb")).unwrap();
+    assert_eq!(kib, "1024\n");
+    tree.close().unwrap();
 }
 
 fn ends_when_it_cannot_be_attached(calls: Calls) {
