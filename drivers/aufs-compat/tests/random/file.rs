@@ -1,6 +1,5 @@
 //! One file at a time, by several descriptors, in every way that it can be read and written.
 
-use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -295,9 +294,13 @@ impl Subject {
             }
         }
         found.truncate(length);
-        let first = found.iter().zip(&self.expected).position(|(found, expected)| found != expected);
-        let told = Difference { found: found.len(), expected: self.expected.len(), first };
-        assert!(found == self.expected, "{told:?} by descriptor {at} (writes: {writes}) after {what}");
+        if found != self.expected {
+            let first = found.iter().zip(&self.expected).position(|(found, expected)| found != expected);
+            let lengths = (found.len(), self.expected.len());
+            panic!(
+                "other at {first:?}, lengths {lengths:?}, by descriptor {at} (writes: {writes}), after {what}"
+            );
+        }
     }
 
     /// Deletes it or not, and closes it. Returns what it holds then.
@@ -311,15 +314,6 @@ impl Subject {
         }
         None
     }
-}
-
-/// The lengths, and where the first other byte is.
-#[derive(Debug)]
-#[allow(dead_code, reason = "it is shown")]
-struct Difference {
-    found: usize,
-    expected: usize,
-    first: Option<usize>,
 }
 
 /// Memory as the kernel wants it for direct access.
