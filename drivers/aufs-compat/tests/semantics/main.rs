@@ -102,6 +102,7 @@ const TESTS: &[Test] = tests![
     names::a_branch_may_hold_names_that_are_too_long,
     names::any_bytes_are_a_name,
     names::any_bytes_are_a_target_of_a_link,
+    open_files::the_kernel_reads_what_it_may_by_itself,
     open_files::a_deleted_file_can_be_used,
     open_files::a_replaced_file_can_be_used,
     open_files::a_moved_file_can_be_used,

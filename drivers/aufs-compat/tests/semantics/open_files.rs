@@ -13,10 +13,36 @@ use crate::common::files::{
     Refusable, content, exists, inode, mkdir, names, names_of_branch, noise, read, set_xattr, write, xattr,
 };
 use crate::common::sys::Mapping;
-use crate::common::{Branches, Mode};
+use crate::common::{Branches, Mode, Union};
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+/// How much the server has read, in bytes.
+fn read_by_server(union: &Union) -> u64 {
+    let io = fs::read_to_string(union.process().join("io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+pub(crate) fn the_kernel_reads_what_it_may_by_itself(mode: Mode) {
+    if mode == Mode::Passthrough && !mica_mount::fuse_passthrough().unwrap() {
+        eprintln!("skip: aufs-compat/passes-through: the kernel passes no file of FUSE through");
+        return;
+    }
+    let branches = Branches::two(mode);
+    write(branches.upper("above"), noise(8 << 20, 1));
+    write(branches.lower("below"), noise(8 << 20, 2));
+    for (name, options, by_kernel) in
+        [("above", "", true), ("below", "", false), ("below", "ro", true), ("below", "stale_reads", true)]
+    {
+        let union = branches.mount_with(options);
+        let before = read_by_server(&union);
+        assert_eq!(fs::read(union.at(name)).unwrap().len(), 8 << 20);
+        let asked = read_by_server(&union) - before;
+        let by_kernel = by_kernel && mode == Mode::Passthrough;
+        assert_eq!(asked < 1 << 20, by_kernel, "{name} with '{options}': {asked} bytes");
+    }
 }
 
 pub(crate) fn a_deleted_file_can_be_used(mode: Mode) {
