@@ -242,8 +242,15 @@ impl FileSystem for Union {
         Ok(statistics(&self.statfs()?))
     }
 
-    fn setxattr(&self, _: &Context, inode: u64, name: &CStr, value: &[u8], flags: u32) -> io::Result<()> {
-        Ok(self.set_attribute(&self.node(inode)?, name, value, flags)?)
+    fn setxattr(
+        &self,
+        caller: &Context,
+        inode: u64,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> io::Result<()> {
+        Ok(self.set_attribute(caller, &self.node(inode)?, name, value, flags)?)
     }
 
     fn getxattr(&self, _: &Context, inode: u64, name: &CStr, size: u32) -> io::Result<GetxattrReply> {

@@ -4,11 +4,11 @@
 //! mode from the first, and the kernel checks permissions by what it reads here.
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::{Context, GetxattrReply, ListxattrReply};
-use rustix::fs::{self, XattrFlags};
+use rustix::fs::{self, Mode, XattrFlags};
 use rustix::io::Errno;
 
 use super::node::Node;
@@ -18,6 +18,7 @@ use super::{Result, Union, lock};
 /// The longest value, and the longest list of names (xattr(7)).
 const LONGEST: usize = 1 << 16;
 const ACL: &[u8] = b"system.posix_acl_";
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const CAPABILITY: &[u8] = b"security.capability";
 
 impl Union {
@@ -74,6 +75,7 @@ impl Union {
     /// Sets an attribute, after the file was copied up.
     pub(crate) fn set_attribute(
         &self,
+        caller: &Context,
         node: &Arc<Node>,
         name: &CStr,
         value: &[u8],
@@ -93,7 +95,8 @@ impl Union {
         {
             lock(content).bare = false;
         }
-        fs::setxattr(proc_path(file.as_fd()), name, value, flags)
+        fs::setxattr(proc_path(file.as_fd()), name, value, flags)?;
+        if name.to_bytes() == ACCESS_ACL { keep_setgid_from(caller, file.as_fd()) } else { Ok(()) }
     }
 
     /// Removes an attribute, after the file was copied up if it has that attribute.
@@ -113,4 +116,22 @@ impl Union {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Takes setgid from a file, the mode of which was just set by an ACL, if whoever did that is not of its group: as chmod(2)
+/// does, and the file system does not as it is we who set it.
+fn keep_setgid_from(caller: &Context, file: BorrowedFd<'_>) -> Result<()> {
+    let stat = fs::fstat(file)?;
+    let is_member = caller.uid == 0 || caller.gid == stat.st_gid || has_group(caller.pid, stat.st_gid);
+    if stat.st_mode & libc::S_ISGID == 0 || is_member {
+        return Ok(());
+    }
+    fs::chmod(proc_path(file), Mode::from_raw_mode(stat.st_mode & !libc::S_ISGID))
+}
+
+/// Whether a group is among the supplementary ones of a process. Of one that is not to be seen, it is not.
+fn has_group(process: i32, group: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_ascii_whitespace().any(|word| word.parse() == Ok(group))
 }

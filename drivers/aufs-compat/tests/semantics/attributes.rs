@@ -42,6 +42,30 @@ fn for_nobody(permissions: u16) -> Vec<u8> {
     acl(&[(1, 7, none), (2, permissions, NOBODY), (4, 5, none), (16, 7, none), (32, 0, none)])
 }
 
+pub(crate) fn an_acl_keeps_no_setgid_for_who_is_not_of_the_group(mode: Mode) {
+    let branches = Branches::two(mode);
+    for name in ["others", "own"] {
+        write(branches.lower(name), "x");
+        chown(branches.lower(name), NOBODY, if name == "own" { NOBODY } else { 0 });
+        chmod(branches.lower(name), 0o2755);
+    }
+    let union = branches.mount();
+    let set = |name: &str| {
+        let path = union.at(name);
+        let changed = std::thread::spawn(move || {
+            use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+            set_thread_groups(&[]).unwrap();
+            set_thread_gid(rustix::fs::Gid::from_raw(NOBODY)).unwrap();
+            set_thread_uid(rustix::fs::Uid::from_raw(NOBODY)).unwrap();
+            lsetxattr(&path, "system.posix_acl_access", &for_nobody(5), XattrFlags::empty())
+        });
+        changed.join().unwrap().unwrap();
+        fs::metadata(union.at(name)).unwrap().mode() & 0o7777
+    };
+    assert_eq!(set("others"), 0o770);
+    assert_eq!(set("own"), 0o2770);
+}
+
 pub(crate) fn setuid_counts(mode: Mode) {
     let branches = Branches::two(mode);
     for (path, program) in

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use common::{Test, tests};
 
 const TESTS: &[Test] = tests![
+    attributes::an_acl_keeps_no_setgid_for_who_is_not_of_the_group,
     attributes::setuid_counts,
     attributes::devices_work,
     attributes::fifos_and_sockets_carry_data,
