@@ -32,8 +32,7 @@ impl Union {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // What was read stands, and the next request meets the error.
-                Err(_) if read > 0 => break,
+                // Also after a part was read: less than was asked for means the end of the file to the kernel.
                 Err(e) => return Err(e),
             }
         }
@@ -61,6 +60,7 @@ impl Union {
                 Ok(0) => break,
                 Ok(more) => written += more,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What was written stands, and the next request meets the error.
                 Err(_) if written > 0 => break,
                 Err(e) => return Err(e),
             }
