@@ -4,6 +4,18 @@
 //! bsdtar writes these beside `SCHILY.xattr`, where the name is encoded in the same way, or with
 //! `--options xattrheader=LIBARCHIVE` alone.
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// How values are encoded: bsdtar leaves the padding out, and others do not.
+const VALUES: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// A list of attributes, by name.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -20,9 +32,9 @@ pub(crate) fn merge(plain: &mut Xattrs, encoded: Xattrs) -> Xattrs {
             *known = decoded;
             continue;
         }
-        match decode_value(&value) {
-            Some(value) => plain.push((decoded, value)),
-            None => broken.push((name, value)),
+        match VALUES.decode(&value) {
+            Ok(value) => plain.push((decoded, value)),
+            Err(_) => broken.push((name, value)),
         }
     }
     broken
@@ -45,34 +57,6 @@ fn hexadecimal(digits: &[u8]) -> Option<u8> {
     u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
 
-fn decode_value(value: &[u8]) -> Option<Vec<u8>> {
-    let padding = value.iter().rev().take_while(|&&byte| byte == b'=').count();
-    let digits = &value[..value.len() - padding];
-    if padding > 2 || digits.len() % 4 == 1 {
-        return None;
-    }
-    let mut decoded = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    for group in digits.chunks(4) {
-        let bits = group.iter().try_fold(0, |bits, &digit| Some(bits << 6 | base64(digit)?))?;
-        let bits: u32 = bits << (6 * (4 - group.len()));
-        decoded.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
-    }
-    Some(decoded)
-}
-
-/// The six bits of a digit.
-fn base64(digit: u8) -> Option<u32> {
-    let value = match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(value.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,10 +66,10 @@ mod tests {
         for (encoded, decoded) in
             [("", &b""[..]), ("Yg", b"b"), ("Yg==", b"b"), ("//8", b"\xff\xff"), ("AAEC", b"\0\x01\x02")]
         {
-            assert_eq!(decode_value(encoded.as_bytes()).as_deref(), Some(decoded), "{encoded}");
+            assert_eq!(VALUES.decode(encoded).unwrap(), decoded, "{encoded}");
         }
         for broken in ["Y", "Yg=a", "Y===", "Y g", "Yg\n", "AAECA"] {
-            assert_eq!(decode_value(broken.as_bytes()), None, "{broken}");
+            assert!(VALUES.decode(broken).is_err(), "{broken}");
         }
     }
 

@@ -6,7 +6,6 @@
 //! what is here already is not taken twice.
 
 mod busy;
-mod code;
 mod config;
 mod container;
 mod database;

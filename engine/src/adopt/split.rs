@@ -8,18 +8,22 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use crc::{CRC_64_GO_ISO, Crc, Table};
 use mica_archive::compress::Decoder;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use serde::Deserialize;
 
-use super::code::{Crc64, base64};
 use crate::error::shown;
 use crate::{Error, Result};
 
 /// The longest line. Of headers an archive has at most some MiB in a row; its padding is cut into pieces.
 const MAX_LINE: u64 = 32 << 20;
 const BUFFER: usize = 128 << 10;
+/// As Go's `hash/crc64` calls it, `ISO`.
+static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
 
 /// A line.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl<R: BufRead> Pieces<R> {
         }
         let line: Line = serde_json::from_slice(&self.line).map_err(|e| self.refuse(&e.to_string()))?;
         let payload = line.payload.as_deref().unwrap_or_default();
-        let payload = base64(payload).ok_or_else(|| self.refuse("its payload is no base64"))?;
+        let payload = STANDARD.decode(payload).map_err(|_| self.refuse("its payload is no base64"))?;
         match line.kind {
             1 => {
                 let checksum = match payload.as_slice() {
@@ -88,7 +92,7 @@ impl<R: BufRead> Pieces<R> {
                     )),
                 };
                 let raw = line.name_raw.as_deref().unwrap_or_default();
-                let raw = base64(raw).ok_or_else(|| self.refuse("its name is no base64"))?;
+                let raw = STANDARD.decode(raw).map_err(|_| self.refuse("its name is no base64"))?;
                 let plain = line.name.map(String::into_bytes).unwrap_or_default();
                 let name = if plain.is_empty() { raw } else { plain };
                 Ok(Some(Piece::File { name, size: line.size, checksum }))
@@ -137,7 +141,7 @@ fn copy(
     out: &mut dyn Write,
     name: &[u8],
 ) -> Result<(u64, u64)> {
-    let (mut left, mut checksum) = (size, Crc64::new());
+    let (mut left, mut checksum) = (size, CHECKSUM.digest());
     while left > 0 {
         let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let length = match file.read(&mut buffer[..most]) {
@@ -149,7 +153,7 @@ fn copy(
         out.write_all(&buffer[..length]).map_err(writing)?;
         left -= length as u64;
     }
-    Ok((size - left, checksum.finish()))
+    Ok((size - left, checksum.finalize()))
 }
 
 /// Opens a file where the member of this name was put, as if the layer's directory was the root of all.
@@ -195,6 +199,14 @@ mod tests {
 {"type":1,"name":"a\u003cb","size":1,"payload":"NCAAAAAAAAA=","position":2}
 {"type":1,"name_raw":"/2E=","payload":"","position":3}
 "#;
+
+    #[test]
+    fn checksums_are_those_of_go() {
+        // Rows of hash/crc64's own table.
+        for (text, sum) in [("", 0), ("a", 0x3420 << 48), ("ab", 0x36c42 << 44)] {
+            assert_eq!(CHECKSUM.checksum(text.as_bytes()), sum, "{text}");
+        }
+    }
 
     #[test]
     fn the_lines_of_docker_are_understood() {
