@@ -179,7 +179,10 @@ fn changes_of_kinds(bench: Bench<'_>) -> Verdict {
 
 fn changes_of_renames(bench: Bench<'_>) -> Verdict {
     let mut twin = bench.twin("renames")?;
-    twin.layer(twenty)?;
+    twin.layer(|tree| {
+        twenty(tree)?;
+        write(&tree.join("file-01"), "like no other")
+    })?;
     twin.layer(|tree| {
         rename(&tree.join("file-00"), &tree.join("dir/moved"))?;
         rename(&tree.join("file-01"), &tree.join("file-02"))
