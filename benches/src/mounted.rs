@@ -25,8 +25,8 @@ pub(crate) enum Way {
     FuseOverlayfs,
     /// Mica's, with these options.
     Aufs(&'static str),
-    /// Mica's with the writable directory alone.
-    Mirror,
+    /// Mica's, of the writable directory alone.
+    Alone,
 }
 
 /// What is to be mounted.
@@ -65,7 +65,7 @@ impl Union {
                 Some(self.serve(&command, at)?)
             }
             Way::Aufs(options) => Some(self.aufs(stage, &self.branches(), options, at)?),
-            Way::Mirror => Some(self.aufs(stage, "br:rw/upper=rw", "nopassthrough", at)?),
+            Way::Alone => Some(self.aufs(stage, "br:rw/upper=rw", "nopassthrough", at)?),
         };
         Ok(Mounted { at: at.to_owned(), server })
     }

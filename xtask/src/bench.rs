@@ -20,7 +20,8 @@ pub(crate) fn verb(options: &Options) -> Result<ExitCode> {
     }
     setup::ensure(For::Tests, options.install)?;
     let mut build = cargo();
-    build.args(["build", "--release", "--package=mica-engine", "--package=mica-bench", "--bins"]);
+    build.args(["build", "--release", "--bins"]);
+    build.args(["--package=mica-engine", "--package=mica-aufs-compat", "--package=mica-bench"]);
     if !run::passes(&mut build)? {
         return Err("the build failed".to_owned());
     }

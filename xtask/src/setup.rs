@@ -32,6 +32,12 @@ const PACKAGES: &[Package] = &[
     Package { name: "e2fsprogs", why: "ext4 with project quota, and for devmapper's layers", demo: false },
     Package { name: "xfsprogs", why: "xfs with reflinks and quota, and for devmapper's layers", demo: false },
     Package { name: "thin-provisioning-tools", why: "thin_delta and thin_check", demo: false },
+    Package { name: "fuse3", why: "mount.fuse, which mounts what fstab calls fuse.mica-aufs", demo: false },
+    Package {
+        name: "fuse-overlayfs",
+        why: "another union by FUSE, which benchmarks compare with",
+        demo: false,
+    },
     Package { name: "libacl1-dev", why: "the suite for POSIX is linked with it", demo: false },
 ];
 
