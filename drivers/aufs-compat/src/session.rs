@@ -1,9 +1,9 @@
 //! Serving a file system on a connection to `/dev/fuse`.
 //!
 //! The library at hand decodes a request, calls the file system and encodes the reply. What it lacks is here: threads that
-//! read from a queue each, of which a request wakes one, and the same one while that keeps up ([`Bell`]); the terms of the connection that are newer than
-//! the library ([`init`]); the requests that it does not pass on ([`Extra`]); files that the kernel reads and writes
-//! without asking ([`Backing`]), and notices that go the other way ([`Connection`]).
+//! read from a queue each, of which a request wakes one, and the same one while that keeps up (`bell`); the terms of the
+//! connection that are newer than the library (`init`); the requests that it does not pass on ([`Extra`]); files that the
+//! kernel reads and writes without asking ([`Backing`]), and notices that go the other way ([`Connection`]).
 //!
 //! A session ends when the mount does, that is when it is unmounted and nothing in it is open any more.
 

@@ -11,11 +11,11 @@
 //!
 //! In this order, each held for as short as can be:
 //!
-//! 1. [`Node::content`] of one file, while it is copied up or its open files change: whoever else wants that file waits.
-//! 2. [`Union::moving`], for a rename of a directory, or from one directory to another: whoever locks two directories of
+//! 1. `Node::content` of one file, while it is copied up or its open files change: whoever else wants that file waits.
+//! 2. `Union::moving`, for a rename of a directory, or from one directory to another: whoever locks two directories of
 //!    which neither is above the other holds it, so there is never but one of them.
-//! 3. [`Node::entries`]: a directory before what is below it.
-//! 4. Leaves, during which no other lock is taken and no call blocks: [`Node::place`], the table of nodes, the directories
+//! 3. `Node::entries`: a directory before what is below it.
+//! 4. Leaves, during which no other lock is taken and no call blocks: `Node::place`, the table of nodes, the directories
 //!    that are open, the numbers, the pseudo-links.
 //!
 //! So a file is copied without any directory being locked, and is put in its place under the lock of its parent, after a
