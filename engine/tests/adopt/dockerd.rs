@@ -166,10 +166,17 @@ impl Drop for Dockerd {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.group));
+        // In each hierarchy below the group of who started it, as /proc/self/cgroup tells (cgroups(7)), or at its root.
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = own.lines().filter_map(|line| Some(line.split_once(":/")?.1)).chain([""]);
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        let hierarchies: Vec<_> =
+            hierarchies.map(|hierarchy| hierarchy.path()).chain(["/sys/fs/cgroup".into()]).collect();
+        for own in own {
+            for hierarchy in &hierarchies {
+                let _ = fs::remove_dir(hierarchy.join(own).join(&self.group));
+            }
         }
-        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.group));
     }
 }
 
