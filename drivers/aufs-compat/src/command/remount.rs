@@ -4,21 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use mica_core::{Error, Result};
-use rustix::mount::{MountAttrFlags, MountFlags, mount_remount};
+use mica_core::Result;
+use rustix::mount::MountAttrFlags;
 
 use crate::branches::split;
 use crate::mount_options::MountOptions;
-
-const FLAGS: [(MountAttrFlags, MountFlags); 7] = [
-    (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
-    (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
-    (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
-    (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
-    (MountAttrFlags::MOUNT_ATTR_NOATIME, MountFlags::NOATIME),
-    (MountAttrFlags::MOUNT_ATTR_STRICTATIME, MountFlags::STRICTATIME),
-    (MountAttrFlags::MOUNT_ATTR_NODIRATIME, MountFlags::NODIRATIME),
-];
 
 /// A mount, and what is forbidden on it from now on.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,10 +29,7 @@ impl Remount {
     }
 
     pub(super) fn perform(&self) -> Result<()> {
-        let chosen = FLAGS.iter().filter(|(attribute, _)| self.attributes.contains(*attribute));
-        let flags = chosen.fold(MountFlags::empty(), |flags, (_, flag)| flags | *flag);
-        let doing = || format!("remount '{}'", self.at.display());
-        mount_remount(&self.at, flags, "").map_err(|e| Error::io(doing)(e.into()))
+        mica_mount::remount(&self.at, self.attributes)
     }
 }
 
