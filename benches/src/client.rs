@@ -31,6 +31,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         ["create", dir, dirs, files] => create(dir.as_ref(), number(dirs)?, number(files)?),
         ["files", dir, files, dirs] => tree(dir.as_ref(), number(dirs)?, number(files)?),
         ["spread", from, to, branches] => spread(from.as_ref(), to.as_ref(), number(branches)?),
+        ["deal", from, to, branches] => deal(from.as_ref(), to.as_ref(), number(branches)?),
         _ => return Err(format!("no such thing to do: {}", words.join(" "))),
     };
     done.map_err(|e| format!("{}: {e}", words.join(" ")))
@@ -90,6 +91,20 @@ fn spread(from: &Path, to: &Path, branches: usize) -> io::Result<()> {
             let file = file?;
             fs::copy(file.path(), place(number % branches).join(file.file_name()))?;
             number += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Copies each directory of a tree to one of several, in turn.
+fn deal(from: &Path, to: &Path, branches: usize) -> io::Result<()> {
+    for (number, dir) in fs::read_dir(from)?.enumerate() {
+        let dir = dir?;
+        let place = to.join((number % branches).to_string()).join(dir.file_name());
+        fs::create_dir(&place)?;
+        for file in fs::read_dir(dir.path())? {
+            let file = file?;
+            fs::copy(file.path(), place.join(file.file_name()))?;
         }
     }
     Ok(())

@@ -180,9 +180,10 @@ fn row<'a>(stage: &'a Stage, base: &Path, work: &Work) -> Row<'a> {
 /// What must not grow with the number of branches, nor of files in a directory.
 pub(super) fn large(stage: &Stage) -> Result<Vec<Row<'_>>> {
     let base = prepare(stage)?;
-    let many: Vec<_> = (0..MANY).map(|number| PathBuf::from(format!("many/{number}"))).collect();
+    let many = |dir: &str| -> Vec<_> { (0..MANY).map(|n| PathBuf::from(format!("{dir}/{n}"))).collect() };
     let walk =
         Work { name: "union.branches", writable: true, first: None, measured: Site::walk, bounds: &[] };
+    let dense = Work { name: "union.branches.dense", ..walk };
     let half = Work {
         name: "union.one-directory",
         measured: |site| site.client("create", "", &["1", "7500"]),
@@ -191,17 +192,20 @@ pub(super) fn large(stage: &Stage) -> Result<Vec<Row<'_>>> {
     let whole = Work { measured: |site| site.client("create", "", &["1", "15000"]), ..half };
     let aufs = Way::Aufs("rw");
     let two = [PathBuf::from("merged")];
-    let take = |name, way, lowers: &[PathBuf], work| contender(stage, &base, name, way, lowers, work);
+    let take =
+        |name: &str, way, lowers: &[PathBuf], work: &Work| contender(stage, &base, name, way, lowers, work);
+    let branches = |work: &Work, lowers: &[PathBuf]| Row {
+        name: work.name,
+        contenders: vec![
+            take("aufs, 127 branches", aufs, lowers, work),
+            take("aufs, 2 branches", aufs, &two, work),
+            take("overlayfs, 127 branches", Way::Overlay, lowers, work),
+        ],
+        bounds: vec![Bound::ratio(What::Cpu, "aufs, 127 branches", "aufs, 2 branches", 1.5)],
+    };
     Ok(vec![
-        Row {
-            name: walk.name,
-            contenders: vec![
-                take("aufs, 127 branches", aufs, &many, &walk),
-                take("aufs, 2 branches", aufs, &two, &walk),
-                take("overlayfs, 127 branches", Way::Overlay, &many, &walk),
-            ],
-            bounds: vec![Bound::ratio(What::Cpu, "aufs, 127 branches", "aufs, 2 branches", 1.5)],
-        },
+        branches(&walk, &many("dealt")),
+        branches(&dense, &many("spread")),
         Row {
             name: half.name,
             contenders: vec![
@@ -250,7 +254,7 @@ fn prepare(stage: &Stage) -> Result<PathBuf> {
         return Ok(base);
     }
     make(&base)?;
-    for dir in ["at", "empty", "tree", "merged", "many"] {
+    for dir in ["at", "empty", "tree", "merged", "dealt", "spread"] {
         make(&base.join(dir))?;
     }
     let run = |command: &mut Command| measure::run(command.current_dir(&base)).map(drop);
@@ -258,11 +262,12 @@ fn prepare(stage: &Stage) -> Result<PathBuf> {
     run(Command::new("sh").args(["-c", "find tree -type f -printf '%P\\n' | sort > names"]))?;
     run(Command::new("tar").args(["cf", "tree.tar", "-C", "tree", "."]))?;
     run(client::command("write").args(["tree/large", LARGE]))?;
-    // The same files, in one branch and spread over many.
+    // The same files in one branch, and in many: with directories of their own, and with all directories in each.
     run(client::command("files").arg("merged").args(FILES))?;
-    for number in 0..MANY {
-        make(&base.join(format!("many/{number}")))?;
+    for way in ["dealt", "spread"] {
+        (0..MANY).try_for_each(|number| make(&base.join(format!("{way}/{number}"))))?;
     }
-    run(client::command("spread").args(["merged", "many"]).arg(MANY.to_string()))?;
+    run(client::command("deal").args(["merged", "dealt"]).arg(MANY.to_string()))?;
+    run(client::command("spread").args(["merged", "spread"]).arg(MANY.to_string()))?;
     Ok(base)
 }
