@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use fuse_backend_rs::abi::fuse_abi::{Attr, SetattrValid, stat64};
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
-};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::node::Node;
@@ -92,14 +90,17 @@ impl Union {
         fs::ftruncate(file, size)
     }
 
-    /// A descriptor of a file for its path alone, after it was copied up. Directories too.
-    pub(crate) fn pin_writable(&self, node: &Arc<Node>) -> Result<OwnedFd> {
-        match node.kind {
-            FileType::Directory => {
-                self.copy_up_directory(node)?;
-                Ok(self.open_path(node)?.0)
-            }
-            _ => Ok(self.open_path(&self.raised(node, u64::MAX)?)?.0),
+    /// A descriptor by which a file can be changed, after it was copied up. Directories too.
+    pub(crate) fn pin_writable(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
+        if node.is_directory() {
+            self.copy_up_directory(node)?;
+            return Ok(Arc::new(self.open_path(node)?.0));
+        }
+        let node = &self.raised(node, u64::MAX)?;
+        let current = lock(node.content()?).opened().map(|opened| opened.current());
+        match current.filter(|current| current.upper) {
+            Some(current) => Ok(current.file),
+            None => Ok(Arc::new(self.open_path(node)?.0)),
         }
     }
 }
