@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         ("a-tree-is-served-until-it-is-closed", is_served_until_it_is_closed),
         ("an-attached-tree-is-served-by-its-name", is_served_by_its_name),
         ("a-tree-is-of-the-drivers-type-and-forbids-nothing", is_of_its_type_and_forbids_nothing),
-        ("a-tree-is-read-ahead-by-whole-requests", is_read_ahead_by_whole_requests),
+        ("a-tree-is-read-ahead-further-than-others", is_read_ahead_further),
         ("a-tree-that-cannot-be-attached-is-served-no-more", ends_when_it_cannot_be_attached),
         ("a-read-only-tree-refuses-writes", read_only_refuses_writes),
         ("a-helper-that-does-not-start-leaves-no-mount", does_not_start),
@@ -109,13 +109,13 @@ fn is_of_its_type_and_forbids_nothing(calls: Calls) {
     attached.close().unwrap();
 }
 
-fn is_read_ahead_by_whole_requests(calls: Calls) {
+fn is_read_ahead_further(calls: Calls) {
     let dir = tempfile::tempdir().unwrap();
     let tree = open(&dir, calls, this_program(), false, "well").unwrap();
     let device = fs::metadata(tree.path()).unwrap().dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let kib = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb")).unwrap();
-    assert_eq!(kib, "1024\n");
+    assert_eq!(kib, "512\n");
     tree.close().unwrap();
 }
 

@@ -12,6 +12,7 @@ mod connection;
 mod extra;
 mod init;
 mod message;
+mod pipe;
 mod worker;
 
 use std::io;

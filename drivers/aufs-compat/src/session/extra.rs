@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fuse_backend_rs::abi::fuse_abi::CreateIn;
@@ -31,6 +32,12 @@ pub trait Extra: FileSystem<Inode = u64, Handle = u64> + Send + Sync {
     /// The terms of the connection are settled; nothing was asked yet.
     fn connected(&self, connection: &Arc<Connection>) {
         let _ = connection;
+    }
+
+    /// The file that an open file is read from, where a read has no other effect.
+    fn source(&self, handle: u64) -> Option<Arc<OwnedFd>> {
+        let _ = handle;
+        None
     }
 
     /// Puts everything that was written on disk.

@@ -7,6 +7,7 @@ use fuse_backend_rs::api::filesystem::{Context, Entry};
 /// The kinds of requests that this module knows by their number.
 pub(super) mod opcode {
     pub(crate) const FORGET: u32 = 2;
+    pub(crate) const READ: u32 = 15;
     pub(crate) const INIT: u32 = 26;
     pub(crate) const INTERRUPT: u32 = 36;
     pub(crate) const DESTROY: u32 = 38;
@@ -134,8 +135,13 @@ impl Reply {
     }
 
     /// As it goes to the kernel.
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        let length = self.0.len() as u32;
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.finish_with(0)
+    }
+
+    /// The same, with so many bytes to come behind it.
+    pub(super) fn finish_with(mut self, more: usize) -> Vec<u8> {
+        let length = (self.0.len() + more) as u32;
         self.0[..4].copy_from_slice(&length.to_ne_bytes());
         self.0
     }

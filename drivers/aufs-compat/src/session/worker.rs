@@ -1,7 +1,7 @@
 //! One thread of a session.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use fuse_backend_rs::api::server::Server;
@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::bell::Bell;
 use super::extra::{self, Extra};
-use super::message::{Head, Reply};
+use super::message::{HEAD, Head, Reply, Words, opcode};
+use super::pipe::{Part, Pipe};
 use super::{LONGEST_DATA, report};
 
 /// Room for the longest data and for what stands before it.
@@ -41,11 +42,12 @@ impl<'a, F: Extra> Worker<'a, F> {
     /// Serves until the session ends.
     pub(super) fn run(&self) -> io::Result<End> {
         let (mut request, mut reply) = (vec![0; BUFFER], vec![0; BUFFER]);
+        let mut pipe = Pipe::new();
         loop {
             match next(self.queue, &mut request)? {
                 Next::Request(length) => {
                     self.bell.pass_on(self.queue);
-                    self.answer(&mut request[..length], &mut reply);
+                    self.answer(&mut request[..length], &mut reply, &mut pipe);
                 }
                 Next::Nothing => self.bell.wait()?,
                 Next::End(end) => {
@@ -56,13 +58,16 @@ impl<'a, F: Extra> Worker<'a, F> {
         }
     }
 
-    fn answer(&self, request: &mut [u8], buffer: &mut [u8]) {
+    fn answer(&self, request: &mut [u8], buffer: &mut [u8], pipe: &mut Option<Pipe>) {
         let head = match Head::of(request) {
             Ok(head) => head,
             Err(error) => return report(&format!("the kernel sent half a request: {error}")),
         };
         if let Some(reply) = extra::answer(self.fs, &head, request) {
             send(self.queue, &reply.finish());
+            return;
+        }
+        if head.opcode == opcode::READ && self.read(&head, request, pipe).is_some() {
             return;
         }
         let answered = dispatch(self.server, self.queue.as_raw_fd(), request, buffer);
@@ -72,6 +77,21 @@ impl<'a, F: Extra> Worker<'a, F> {
             let error = io::Error::from_raw_os_error(libc::EIO);
             send(self.queue, &Reply::error(head.unique, &error).finish());
         }
+    }
+
+    /// Answers a read through the pipe; none where it did not.
+    fn read(&self, head: &Head, request: &[u8], pipe: &mut Option<Pipe>) -> Option<()> {
+        let mut body = Words(request.get(HEAD..)?);
+        let (handle, offset, length) = (body.long().ok()?, body.long().ok()?, body.word().ok()?);
+        let part = Part { offset, length: length as usize };
+        let through = pipe.as_mut().filter(|pipe| pipe.takes(part))?;
+        let file = self.fs.source(handle)?;
+        let answered = through.answer(self.queue, head.unique, file.as_fd(), part);
+        if answered.is_err() {
+            // Nobody knows what is left in it.
+            *pipe = Pipe::new();
+        }
+        answered.ok()
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -312,6 +313,10 @@ impl Extra for Union {
     fn connected(&self, connection: &Arc<Connection>) {
         // Called once: a union is served on one connection.
         let _first = self.connection.set(Arc::clone(connection));
+    }
+
+    fn source(&self, handle: u64) -> Option<Arc<OwnedFd>> {
+        Some(self.opened(handle).ok()?.current().file)
     }
 
     fn syncfs(&self, _: &Context) -> io::Result<()> {

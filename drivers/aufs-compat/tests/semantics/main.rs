@@ -104,6 +104,7 @@ const TESTS: &[Test] = tests![
     names::any_bytes_are_a_name,
     names::any_bytes_are_a_target_of_a_link,
     open_files::the_kernel_reads_what_it_may_by_itself,
+    open_files::a_large_file_is_read_whole,
     open_files::a_deleted_file_can_be_used,
     open_files::a_replaced_file_can_be_used,
     open_files::a_moved_file_can_be_used,
