@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mica_tree::Abilities;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, makedev, openat, statx};
+use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 
 use super::Result;
+use super::reach::open_directory;
 
 /// File systems that show other inode numbers in a directory than `stat` does, or may (`linux/magic.h`).
 const INEXACT: [u64; 4] = [0x794c_7630, 0x6573_5546, 0xf15f, 0x6175_6673];
@@ -49,8 +50,8 @@ pub struct Branch {
 
 impl Branch {
     pub(crate) fn open(spec: BranchSpec) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, &spec.path, flags, Mode::empty())?;
+        // Links in the path are followed.
+        let root = open_directory(CWD, &*spec.path.join("."))?;
         let stat = statx(&root, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
         let magic = rustix::fs::fstatfs(&root)?.f_type as u64;
         let canonical = fs::canonicalize(&spec.path).unwrap_or_else(|_| spec.path.clone());

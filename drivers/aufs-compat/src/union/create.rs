@@ -15,7 +15,7 @@ use super::lookup::Found;
 use super::name;
 use super::names::{Directory, Entry, Top};
 use super::node::{Node, Place};
-use super::reach::{device_of, kind_of, proc_path, reopen, stat_at, stat_open};
+use super::reach::{device_of, kind_of, open_directory, proc_path, reopen, stat_at, stat_open};
 use super::start::cause;
 use super::{Result, Union};
 use crate::sys::umask::Umask;
@@ -158,8 +158,7 @@ impl Union {
             let stat = stat_at(upper, &aside)?;
             owner.give(upper, &aside, &stat)?;
             if kind_of(&stat) == FileType::Directory && (site.entry.whiteout || site.entry.covers) {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = fs::openat(upper, &*aside, flags, Mode::empty())?;
+                let made = open_directory(upper, &*aside)?;
                 self.whiteouts()?.make_opaque(made.as_fd())?;
             }
             fs::renameat(upper, &*aside, upper, site.name)

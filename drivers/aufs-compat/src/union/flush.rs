@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 
-use super::load::open_to_read;
 use super::node::Node;
 use super::pseudo_link::PseudoLinks;
 use super::reach::stat_at;
@@ -120,7 +119,7 @@ impl Union {
 /// The numbers of files that a crash left pseudo-links of, by the inode number of the copy.
 fn left_over(links: &PseudoLinks) -> Result<HashMap<u64, u64>> {
     let mut left = HashMap::new();
-    let mut entries = fs::Dir::new(open_to_read(links.directory.as_fd())?)?;
+    let mut entries = fs::Dir::read_from(&links.directory)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();

@@ -9,7 +9,6 @@ use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::attributes::kill_privileges;
-use super::load::open_to_read;
 use super::node::Node;
 use super::{Result, Union};
 use crate::sys::file::Positioned;
@@ -110,13 +109,13 @@ impl Union {
         if self.options.volatile || !self.is_upper(node) {
             return Ok(());
         }
-        sync(open_to_read(self.directory(node, 0)?.as_fd())?.as_fd(), data_only)
+        sync(self.directory(node, 0)?.as_fd(), data_only)
     }
 
     /// Puts everything on the disk.
     pub(crate) fn sync_all(&self) -> Result<()> {
         match self.branches.first().filter(|first| first.writable && !self.options.volatile) {
-            Some(first) => fs::syncfs(open_to_read(first.root.as_fd())?),
+            Some(first) => fs::syncfs(&first.root),
             None => Ok(()),
         }
     }

@@ -1,10 +1,10 @@
 //! Reading the merged names of a directory from its branches.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, openat};
+use rustix::fs::{FileType, RawDir, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::branch::Branch;
@@ -51,6 +51,7 @@ impl Union {
     fn load(&self, node: &Arc<Node>, directory: &mut Directory) -> Result<Names> {
         let mut merge = Merge::default();
         let mut last = directory.branches.len();
+        let mut buffer: Vec<u8> = Vec::with_capacity(BUFFER);
         for (at, &branch) in directory.branches.iter().enumerate() {
             if directory.removed {
                 break;
@@ -58,7 +59,7 @@ impl Union {
             let open = self.directory(node, branch)?;
             let of = self.branch(branch)?;
             let source = Source { branch, writable: of.writable, whiteouts: of.whiteouts };
-            let found = match list(of, open.as_fd()) {
+            let found = match list(of, open.as_fd(), buffer.spare_capacity_mut()) {
                 // Somebody else removed it: then there is nothing.
                 Err(Errno::NOENT) if !of.writable => continue,
                 listed => listed?,
@@ -75,11 +76,10 @@ impl Union {
     }
 }
 
-/// Everything in a directory of one branch.
-fn list(branch: &Branch, directory: BorrowedFd<'_>) -> Result<Vec<Found>> {
-    let open = open_to_read(directory)?;
-    let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
-    let mut entries = RawDir::new(&open, &mut buffer);
+/// Everything in a directory of one branch, which nobody else reads meanwhile.
+fn list(branch: &Branch, directory: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> Result<Vec<Found>> {
+    seek(directory, SeekFrom::Start(0))?;
+    let mut entries = RawDir::new(directory, buffer);
     let mut found = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -98,14 +98,4 @@ fn list(branch: &Branch, directory: BorrowedFd<'_>) -> Result<Vec<Found>> {
         found.push(Found { name: name.into(), kind, inode });
     }
     Ok(found)
-}
-
-/// Opens a directory so that it can be read.
-pub(crate) fn open_to_read(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // It is nobody's access but ours.
-    match openat(directory, c".", flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => openat(directory, c".", flags, Mode::empty()),
-        done => done,
-    }
 }

@@ -23,9 +23,11 @@ pub(crate) struct Merge {
     names: HashMap<Box<[u8]>, State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     entry: Entry,
+    /// The branches below the first that a directory goes on in.
+    more: Vec<u16>,
     /// What is below does not matter any more.
     stopped: bool,
 }
@@ -78,7 +80,7 @@ impl Merge {
     }
 
     fn hide(&mut self, source: Source, name: &[u8], kind: FileType) {
-        let state = self.names.entry(name.into()).or_insert(State { entry: Entry::NOTHING, stopped: false });
+        let state = self.names.entry(name.into()).or_default();
         if state.stopped {
             return;
         }
@@ -92,7 +94,7 @@ impl Merge {
 
     fn show(&mut self, source: Source, found: Found) {
         let Found { name, kind, inode } = found;
-        let state = self.names.entry(name).or_insert(State { entry: Entry::NOTHING, stopped: false });
+        let state = self.names.entry(name).or_default();
         if state.stopped {
             return;
         }
@@ -111,7 +113,7 @@ impl Merge {
             Some(top) => {
                 state.entry.covers = true;
                 if top.is_directory() && directory {
-                    top.more = top.more.iter().copied().chain([source.branch]).collect();
+                    state.more.push(source.branch);
                 } else {
                     state.stopped = true;
                 }
@@ -121,6 +123,12 @@ impl Merge {
 
     /// What all that was added comes to.
     pub(crate) fn finish(self) -> HashMap<Box<[u8]>, Entry> {
-        self.names.into_iter().map(|(name, state)| (name, state.entry)).collect()
+        let entry = |State { mut entry, more, .. }: State| {
+            if let Some(top) = &mut entry.top {
+                top.more = more.into();
+            }
+            entry
+        };
+        self.names.into_iter().map(|(name, state)| (name, entry(state))).collect()
     }
 }

@@ -55,7 +55,7 @@ impl Directory {
 }
 
 /// What there is of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// What is shown.
     pub(crate) top: Option<Top>,

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Mode, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::load::open_to_read;
 use super::names::Directory;
 use super::node::Node;
-use super::reach::{TRIES, device_of, stat_open};
+use super::reach::{TRIES, device_of, open_directory, stat_open};
 use super::start::cause;
 use super::{Result, Union, write};
 
@@ -58,7 +57,7 @@ impl Union {
         let mut entry = around.names()?.get(&place.name)?.clone();
         let top = entry.top.as_mut().ok_or(Errno::AGAIN)?;
         let mut directory = write(node.entries()?);
-        let (from, _) = self.open_path(node)?;
+        let (from, _) = self.open_node(node, fs::OFlags::RDONLY | fs::OFlags::DIRECTORY)?;
         let inode = self.copy_directory(from.as_fd(), above.as_fd(), &place.name, node.number)?;
         top.more = top.branches();
         (top.branch, top.inode) = (0, inode);
@@ -82,11 +81,8 @@ impl Union {
         // Not made where it belongs, where it would inherit an ACL and perhaps the group.
         let aside = self.whiteouts()?.aside(b"dir", |aside| fs::mkdirat(orphans, aside, Mode::RWXU))?;
         let copy = || {
-            let flags =
-                fs::OFlags::RDONLY | fs::OFlags::DIRECTORY | fs::OFlags::NOFOLLOW | fs::OFlags::CLOEXEC;
-            let made = fs::openat(orphans, &*aside, flags, Mode::empty())?;
-            let source = open_to_read(from)?;
-            mica_tree::copy_attributes(source.as_fd(), made.as_fd()).map_err(|error| cause(&error))?;
+            let made = open_directory(orphans, &*aside)?;
+            mica_tree::copy_attributes(from, made.as_fd()).map_err(|error| cause(&error))?;
             let stat = stat_open(made.as_fd())?;
             self.numbers.keep(device_of(&stat), stat.stx_ino, number);
             let placed = fs::renameat(orphans, &*aside, to, name);

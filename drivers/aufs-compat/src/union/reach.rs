@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::names::Directory;
 use super::node::Node;
@@ -16,9 +17,6 @@ use super::{Result, Union, lock};
 
 /// How often something is looked for that moves all the time.
 pub(crate) const TRIES: usize = 32;
-
-const DIRECTORY: OFlags =
-    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Where a file is to be found at this moment.
 #[derive(Debug)]
@@ -58,6 +56,16 @@ impl Reached {
 pub(crate) fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Statx> {
     let flags = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
     fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, flags)
+}
+
+/// Opens a directory, to be searched, read and put on the disk.
+pub(crate) fn open_directory<P: Arg + Copy>(at: BorrowedFd<'_>, name: P) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // It is nobody's access but ours.
+    match fs::openat(at, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => fs::openat(at, name, flags, Mode::empty()),
+        done => done,
+    }
 }
 
 /// What an open file is.
@@ -184,7 +192,7 @@ impl Union {
         }
     }
 
-    /// A directory on one of its branches, open for its path alone.
+    /// A directory on one of its branches. Where it is read is up to who has its names locked.
     pub(crate) fn directory(&self, node: &Arc<Node>, branch: u16) -> Result<Arc<OwnedFd>> {
         for _ in 0..TRIES {
             match self.descend(node, branch) {
@@ -215,7 +223,7 @@ impl Union {
             at = up;
         };
         while let Some((number, name, expected)) = below.pop() {
-            let next = fs::openat(&directory, &*name, DIRECTORY, Mode::empty())?;
+            let next = open_directory(directory.as_fd(), &*name)?;
             if let Some(inode) = expected
                 && fs::statx(&next, "", AtFlags::EMPTY_PATH, StatxFlags::INO)?.stx_ino != inode
             {

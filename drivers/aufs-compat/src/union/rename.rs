@@ -9,13 +9,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockWriteGuard};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::name;
 use super::names::{Directory, Entry, Top};
 use super::node::Node;
-use super::reach::TRIES;
+use super::reach::{TRIES, open_directory};
 use super::{Result, Union, lock};
 
 /// One of the two names of a rename.
@@ -440,9 +440,4 @@ fn rename_node(node: Option<&Node>, from: Side<'_>, to: Side<'_>) {
         place.add(to.parent, to.name);
         place.remove(from.parent, from.name, None);
     }
-}
-
-fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(parent, name, flags, Mode::empty())
 }

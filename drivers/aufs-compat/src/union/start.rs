@@ -4,20 +4,19 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::branch::{Branch, BranchSpec};
 use super::handle::Handles;
-use super::load::open_to_read;
 use super::name::{ORPHANS, PSEUDO_LINKS, temporary_of};
 use super::names::Budget;
 use super::node::{Node, Place};
 use super::number::Numbers;
 use super::parents::restore_times;
 use super::pseudo_link::PseudoLinks;
-use super::reach::stat_open;
+use super::reach::{open_directory, stat_open};
 use super::recent::Recent;
 use super::table::Table;
 use super::whiteout::Whiteouts;
@@ -117,13 +116,12 @@ fn make_own_directory(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
         Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(root, name, flags, Mode::empty())
+    open_directory(root.as_fd(), name)
 }
 
 /// Deletes what a crash left in a directory of the writable branch, half made or half deleted.
 pub(crate) fn clear_away(directory: BorrowedFd<'_>) -> Result<()> {
-    let mut entries = fs::Dir::new(open_to_read(directory)?)?;
+    let mut entries = fs::Dir::read_from(directory)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
