@@ -247,6 +247,33 @@ fn in_the_foreground_a_signal_unmounts() {
     wait(by_unmounting);
 }
 
+/// The kernel tells a server that reads a request while the mount ends that the connection was aborted.
+#[test]
+fn requests_that_meet_the_end_of_the_mount_are_no_failure() {
+    let place = Place::new();
+    let names: Vec<PathBuf> = (0..200).map(|number| place.path(&format!("upper/{number}"))).collect();
+    names.iter().for_each(|name| fs::write(name, "").unwrap());
+    let serve = || {
+        let mut command = Command::new(PROGRAM);
+        let mut server = command.args(["-f", &place.branches()]).arg(place.path("at")).spawn().unwrap();
+        wait_until(|| place.mounted().is_some());
+        let open: Vec<_> = (0..200).map(|n| File::open(place.path(&format!("at/{n}"))).unwrap()).collect();
+        drop(open);
+        wait_until(|| rustix::mount::unmount(place.path("at"), UnmountFlags::empty()).is_ok());
+        server.wait().unwrap().success()
+    };
+    let busy_until = Instant::now() + Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        // It takes processors that are busy.
+        for _ in 0..4 {
+            scope.spawn(|| while Instant::now() < busy_until {});
+        }
+        while Instant::now() < busy_until {
+            assert!(serve());
+        }
+    });
+}
+
 #[test]
 fn what_many_threads_open_leaves_no_descriptor_in_the_server() {
     for options in ["passthrough", "nopassthrough"] {

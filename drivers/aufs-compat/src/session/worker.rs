@@ -120,9 +120,18 @@ pub(super) enum Next {
 
 /// Looks for it, or waits for it where the queue blocks.
 pub(super) fn next(queue: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Next> {
+    /// To a request that is read while the mount ends the kernel says that it was aborted, too (`fuse_dev_do_read`). Only the
+    /// next answer is about the connection, or one of the next where more requests were on their way.
+    const ANSWERS: u32 = 256;
+    let mut aborted = 0;
     loop {
         return match rustix::io::read(queue, &mut *buffer) {
             Ok(length) => Ok(Next::Request(length)),
+            Err(Errno::CONNABORTED) if aborted < ANSWERS => {
+                aborted += 1;
+                std::thread::yield_now();
+                continue;
+            }
             // A request was taken back before it was read.
             Err(Errno::NOENT | Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Next::Nothing),
