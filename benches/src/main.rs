@@ -17,6 +17,7 @@ mod rows;
 mod stage;
 mod sys;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,6 +76,9 @@ fn done(outcome: Result<()>) -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    // Where there is no room for them is known before anything is measured, and the stage works in another directory.
+    let create = |path: &PathBuf| File::create(path).map_err(|e| format!("write '{}': {e}", path.display()));
+    let samples = options.json.as_ref().map(create).transpose()?;
     let stage = Stage::new(options.dir.as_deref(), &options.mica, &options.rootfs)?;
     let mut report = Report::new(options.rounds);
     for group in rows::GROUPS {
@@ -89,8 +93,5 @@ fn run(options: &Options) -> Result<()> {
         }
     }
     print!("{report}");
-    match &options.json {
-        Some(path) => report.save(path),
-        None => Ok(()),
-    }
+    samples.map_or(Ok(()), |file| report.save(file))
 }

@@ -1,7 +1,7 @@
 //! The table, and the file with every sample.
 
 use std::fmt;
-use std::path::Path;
+use std::fs::File;
 
 use serde::Serialize;
 
@@ -27,9 +27,8 @@ impl Report {
         self.rows.push(row);
     }
 
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| e.to_string())?;
-        std::fs::write(path, text).map_err(|e| format!("write '{}': {e}", path.display()))
+    pub(crate) fn save(&self, file: File) -> Result<()> {
+        serde_json::to_writer_pretty(file, self).map_err(|e| format!("write the samples: {e}"))
     }
 }
 

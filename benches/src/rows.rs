@@ -140,7 +140,7 @@ pub(crate) const GROUPS: &[Group] = &[
         ],
         prepare: union::each_way,
     },
-    Group { rows: &["union.branches", "union.one-directory"], prepare: union::large },
+    Group { rows: &["union.branches", "union.branches.dense", "union.one-directory"], prepare: union::large },
 ];
 
 pub(crate) fn make(path: &std::path::Path) -> Result<()> {
