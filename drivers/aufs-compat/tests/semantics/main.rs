@@ -8,6 +8,7 @@ mod attributes;
 mod copy_up;
 mod directories;
 mod hostile;
+mod kills;
 mod limits;
 mod links;
 mod names;
@@ -75,6 +76,7 @@ const TESTS: &[Test] = tests![
     hostile::a_branch_whose_file_system_goes_takes_nobody_with_it,
     hostile::a_file_that_changes_its_kind_is_not_taken_for_the_old_one,
     hostile::deep_trees_are_walked,
+    kills::at_any_moment_every_file_is_as_before_or_as_after,
     limits::few_descriptors_carry_many_files,
     limits::memory_and_descriptors_are_bounded,
     limits::there_can_be_127_branches,
