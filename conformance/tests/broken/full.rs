@@ -47,10 +47,12 @@ struct RemovesWithRoom;
 
 impl Fault for RemovesWithRoom {
     fn remove(&self, plain: &Plain, id: &LayerId) -> Result<()> {
-        let note = plain.aside_dir().with_file_name(format!("note-{id:.100}"));
-        fs::write(&note, [b'x'; 4096]).map_err(Error::io(|| format!("note that '{id}' is removed")))?;
-        plain.remove(id)?;
-        fs::remove_file(note).map_err(Error::io(|| "remove a note"))
+        let (dir, _lock) = plain.aside(id)?;
+        let noted = fs::write(dir.join("note"), [b'x'; 4096]);
+        let noted = noted.map_err(Error::io(|| format!("note that '{id}' is removed")));
+        let removed = noted.and_then(|()| plain.remove(id));
+        fs::remove_dir_all(dir).map_err(Error::io(|| "remove a note"))?;
+        removed
     }
 }
 

@@ -61,7 +61,7 @@ impl Plain {
     }
 
     /// A name in `aside` that nobody has, and a lock that says that it is in use.
-    fn aside(&self, id: &LayerId) -> Result<(PathBuf, File)> {
+    pub(crate) fn aside(&self, id: &LayerId) -> Result<(PathBuf, File)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = self.aside_dir().join(format!("{}-{number}-{id:.100}", std::process::id()));
