@@ -11,7 +11,7 @@ use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 use super::LONGEST_DATA;
 use super::message::Reply;
 
-/// What is shorter costs less when it is copied.
+/// What is shorter is no part of a read ahead, and left to the library.
 const SHORTEST: usize = 64 * 1024;
 
 /// What one thread sends content through. It is empty between two answers.
