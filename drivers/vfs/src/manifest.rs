@@ -150,11 +150,11 @@ pub(crate) fn changed_bytes(tree: &Path, manifest: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
-/// The time by the file system's own clock, after it has gone on from `newest`: a few milliseconds at the most, or else
-/// that clock is too coarse to wait for, and what is as young as the record counts as changed.
+/// The time by the file system's own clock, after it has gone on from `newest`: a tick, which is 10 ms at the most (HZ=100),
+/// or else that clock is too coarse to wait for, and what is as young as the record counts as changed.
 fn later_than(newest: i128, file: &File) -> io::Result<i128> {
     let mut now = i128::MIN;
-    for _ in 0..10 {
+    for _ in 0..30 {
         file.set_modified(std::time::SystemTime::now())?;
         let stat = file.metadata()?;
         now = nanoseconds(stat.ctime(), stat.ctime_nsec());
@@ -203,8 +203,21 @@ mod tests {
             }
             fs::hard_link(tree.join("one"), tree.join("a/b/linked")).unwrap();
             let copy = Self { dir };
+            copy.wait_for_a_tick();
             Manifest::take(&tree, &copy.manifest(), |_| true).unwrap();
             copy
+        }
+
+        /// So that nothing is as young as the manifest: a busy virtual machine can lose its ticks for longer than
+        /// [`later_than`] waits.
+        fn wait_for_a_tick(&self) {
+            let file = File::create_new(self.dir.path().join("clock")).unwrap();
+            let made = file.metadata().unwrap();
+            let made = nanoseconds(made.ctime(), made.ctime_nsec());
+            let start = std::time::Instant::now();
+            while later_than(made, &file).unwrap() <= made {
+                assert!(start.elapsed().as_secs() < 60, "the clock of the file system stands still");
+            }
         }
 
         fn tree(&self) -> std::path::PathBuf {
