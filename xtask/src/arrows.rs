@@ -52,10 +52,10 @@ struct Allowed {
 
 fn allowed(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
-        "tree" | "mount" | "archive" => &["core"],
+        "tree" | "mount" | "archive" | "net" => &["core"],
         "conformance" => &["core", "tree", "mount", "archive"],
         "engine" | "benches" => {
-            &["core", "tree", "mount", "archive", "conformance", "runtime", "engine", "drivers/"]
+            &["core", "tree", "mount", "archive", "conformance", "net", "runtime", "engine", "drivers/"]
         }
         _ if dir.starts_with("drivers/") => &["core", "tree", "mount"],
         _ => &[],

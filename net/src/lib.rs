@@ -1,0 +1,3 @@
+//! Network drivers.
+
+mod firewall;
