@@ -7,10 +7,12 @@
 //! whatever removes looks for it there.
 
 use std::fmt::Debug;
-
-use mica_core::network::{InterfaceName, Mac, Mark, NetworkId, Owned, Port, Subnet};
-use mica_core::Result;
 use std::net::IpAddr;
+
+use mica_core::Result;
+use mica_core::network::{
+    Families, Family, InterfaceName, Mac, Mark, NetworkId, Owned, Port, PortRange, Protocol, Subnet,
+};
 
 /// What a firewall must know of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,9 @@ pub(crate) struct Ground {
     pub(crate) internal: bool,
     /// Packets that leave for other networks bear the host's address.
     pub(crate) masquerade: bool,
+    /// Its endpoints reach each other. Where they do not, the flags of their ports keep frames apart, and the firewall keeps
+    /// packets apart that go by way of the host.
+    pub(crate) icc: bool,
 }
 
 /// What a firewall must know of an endpoint.
@@ -32,9 +37,44 @@ pub(crate) struct Guarded {
     /// The port of the bridge.
     pub(crate) interface: InterfaceName,
     pub(crate) mac: Mac,
+    /// All that it may use, but for the link-local one that follows from its hardware address.
     pub(crate) addresses: Vec<IpAddr>,
-    /// What is published, to the address of the port's family.
+    /// What is published.
     pub(crate) ports: Vec<Port>,
+    /// In which families: those in which the network is the gateway.
+    pub(crate) published: Families,
+}
+
+/// Where a published port leads, in one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) protocol: Protocol,
+    /// The address of the host; `None`: every one of the family.
+    pub(crate) at: Option<IpAddr>,
+    pub(crate) host: PortRange,
+    pub(crate) to: IpAddr,
+    pub(crate) container: PortRange,
+}
+
+impl Guarded {
+    /// The published ports, each in every family in which it is reached.
+    pub(crate) fn leads(&self, ground: &Ground) -> Vec<Lead> {
+        let target = |family| {
+            let inside = |ip: &&IpAddr| ground.subnets.iter().any(|subnet| subnet.contains(**ip));
+            let target = self.addresses.iter().find(|ip| Family::of(**ip) == family && inside(ip));
+            target.copied().filter(|_| self.published.has(family))
+        };
+        let targets = [target(Family::V4), target(Family::V6)];
+        let leads = |port: &Port| {
+            let (protocol, host, container) = (port.protocol(), port.host(), port.container());
+            let wished = port.address();
+            let meant = move |to: &IpAddr| wished.is_none_or(|at| at.is_ipv4() == to.is_ipv4());
+            let at = wished.filter(|at| !at.is_unspecified());
+            let to_lead = move |to| Lead { protocol, at, host, to, container };
+            targets.into_iter().flatten().filter(meant).map(to_lead).collect::<Vec<_>>()
+        };
+        self.ports.iter().flat_map(leads).collect()
+    }
 }
 
 /// A back end.
@@ -44,6 +84,12 @@ pub(crate) struct Guarded {
 pub(crate) trait Firewall: Debug + Send + Sync {
     /// For people, such as `nft`.
     fn name(&self) -> &'static str;
+    /// Whether it keeps the promises: shields networks, keeps internal ones, publishes ports. One that does not must not be
+    /// given a port, and nothing may be opened on its account (`route_localnet`).
+    fn shields(&self) -> bool;
+    /// Drops what the host would forward in these families between interfaces that no engine of ours has: the driver is about to
+    /// turn forwarding on. Idempotent; where it stands it costs a look.
+    fn close(&self, families: Families) -> Result<()>;
     /// Makes what all networks share and what this one needs, where it is missing. Idempotent; where all stands it changes
     /// nothing. Endpoints that are guarded stay so.
     fn raise(&self, ground: &Ground) -> Result<()>;
@@ -51,15 +97,18 @@ pub(crate) trait Firewall: Debug + Send + Sync {
     fn lower(&self, network: NetworkId) -> Result<()>;
     /// Guards an endpoint and publishes its ports. Fails with `InUse` for a port that leads elsewhere already.
     fn guard(&self, ground: &Ground, endpoint: &Guarded) -> Result<()>;
-    /// Publishes other ports; those that stay lose no connection.
+    /// Publishes other ports; those that stay lose no connection. What is missing of the guard, because somebody flushed it, is
+    /// there again.
     fn publish(&self, ground: &Ground, was: &Guarded, now: &Guarded) -> Result<()>;
-    /// Undoes `guard`; when it returns nothing leads to the endpoint. Entries of connections of its UDP ports are gone, too.
-    fn release(&self, mark: &Mark) -> Result<()>;
+    /// Undoes `guard`; when it returns nothing leads to the endpoint, and the entries of its connections through published ports
+    /// are gone. With `was` it looks for that alone, which is cheap; without, for all that bears the mark.
+    fn release(&self, mark: &Mark, was: Option<(&Ground, &Guarded)>) -> Result<()>;
     /// What of these is missing or wrong, for people; nothing where all stands.
     fn missing(&self, ground: &Ground, endpoint: Option<&Guarded>) -> Result<Vec<String>>;
     /// Everything that bears this engine's mark.
     fn list(&self) -> Result<Vec<Owned>>;
-    /// Which rule of the host's owner cuts a network off, such as a policy of a chain, and what would open it.
+    /// Which rule of the host's owner cuts a network off, such as a policy of a chain, and what would open it. Asked after
+    /// `raise`, which puts an accept where that owner's firewall provides a place for it.
     fn forbidden(&self, ground: &Ground) -> Result<Option<String>>;
     /// Takes away what all networks shared. Every network was lowered.
     fn clear(&self) -> Result<()>;
