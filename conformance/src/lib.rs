@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! And from a program, on the user's own host: [`run`].
+//! And from a program, on the user's own host: [`run`]. The contract of a network driver is checked by [`network`].
 
 mod actor;
 mod bench;
@@ -25,6 +25,7 @@ pub mod harness;
 mod leftovers;
 mod members;
 mod mounted;
+pub mod network;
 mod outcome;
 mod patience;
 mod room;
@@ -57,6 +58,14 @@ impl Summary {
     pub fn is_good(&self) -> bool {
         self.failed == 0
     }
+
+    fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Skipped(_) => self.skipped += 1,
+        }
+    }
 }
 
 /// Runs every case, one after another, and reports each as it ends.
@@ -72,11 +81,7 @@ pub fn run(subject: Subject<'_>, report: &mut dyn FnMut(&Case, &Outcome)) -> Res
     let mut summary = Summary::default();
     for case in cases() {
         let outcome = case.run(subject);
-        match outcome {
-            Outcome::Passed => summary.passed += 1,
-            Outcome::Failed(_) => summary.failed += 1,
-            Outcome::Skipped(_) => summary.skipped += 1,
-        }
+        summary.count(&outcome);
         report(case, &outcome);
     }
     Ok(summary)
