@@ -52,7 +52,7 @@ struct Allowed {
 
 fn allowed(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
-        "tree" | "mount" | "archive" | "net" => &["core"],
+        "tree" | "mount" | "archive" | "net" | "names" => &["core"],
         "conformance" => &["core", "tree", "mount", "archive"],
         "engine" | "benches" => {
             &["core", "tree", "mount", "archive", "conformance", "net", "runtime", "engine", "drivers/"]

@@ -39,6 +39,9 @@ const PACKAGES: &[Package] = &[
         demo: false,
     },
     Package { name: "libacl1-dev", why: "the suite for POSIX is linked with it", demo: false },
+    Package { name: "iproute2", why: "ip and ss, which lay out the networks of tests", demo: false },
+    Package { name: "iptables", why: "the bridge's second firewall, in both of its kinds", demo: false },
+    Package { name: "nftables", why: "nft, by which tests look at rules and break them", demo: false },
 ];
 
 /// Those without which the driver devmapper cannot be built.
