@@ -1,0 +1,135 @@
+//! Links: the interfaces of a namespace.
+
+use mica_core::network::{InterfaceName, Mac, Mark};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use rustix::io::Errno;
+
+use super::{Netlink, Refused, Request};
+
+/// What is known of a link.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// What it is, where it is virtual.
+    pub(crate) kind: Option<InfoKind>,
+    pub(crate) alias: Option<String>,
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mtu: u32,
+    /// It was set up; it may lack a carrier.
+    pub(crate) up: bool,
+    /// The bridge that it is a port of.
+    pub(crate) master: Option<u32>,
+    /// What it is set to as the port of a bridge.
+    pub(crate) port: Vec<InfoBridgePort>,
+}
+
+impl Link {
+    /// The mark that it bears; `None` for a link that somebody else made.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.alias.as_deref()?.parse().ok()
+    }
+
+    fn read(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            up: message.header.flags.contains(LinkFlags::Up),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::Address(bytes) => {
+                    link.mac = bytes.try_into().ok().and_then(|bytes| Mac::new(bytes).ok());
+                }
+                LinkAttribute::LinkInfo(infos) => link.learn(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+
+    fn learn(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = Some(kind),
+                LinkInfo::PortData(InfoPortData::BridgePort(port)) => self.port = port,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Every link of the namespace.
+pub(crate) fn links(netlink: &mut Netlink) -> Result<Vec<Link>, Refused> {
+    let message = LinkUnspec::new_with_index(0).append_extra_attribute(terse()).build();
+    let found = netlink.dump(&RouteNetlinkMessage::GetLink(message), "list the links")?;
+    Ok(found.into_iter().filter_map(read).collect())
+}
+
+/// The link of this name.
+pub(crate) fn by_name(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, Refused> {
+    found(netlink.look(request_by_name(name)))
+}
+
+/// The link of this index.
+pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>, Refused> {
+    found(netlink.look(request_by_index(index)))
+}
+
+/// Asks for a link by its name; [`found`] reads the answer.
+pub(crate) fn request_by_name(name: &str) -> Request {
+    let builder: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_name(name);
+    let message = builder.append_extra_attribute(terse()).build();
+    Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link '{name}'"))
+}
+
+/// Asks for a link by its index. The kernel finishes what is under way with the link's carrier before it answers, so that from
+/// then on it passes packets (`linkwatch_sync_dev` in `rtnl_getlink`, since Linux 6.8).
+pub(crate) fn request_by_index(index: u32) -> Request {
+    let message = LinkUnspec::new_with_index(index).append_extra_attribute(terse()).build();
+    Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link {index}"))
+}
+
+/// The link in the answer to a question for one; `None` where there is none.
+pub(crate) fn found(answer: super::Answer) -> Result<Option<Link>, Refused> {
+    match answer {
+        Ok(messages) => Ok(messages.into_iter().find_map(read)),
+        Err(refused) if refused.errno == Errno::NODEV => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Deletes a link, and with it the other end of a pair.
+pub(crate) fn remove(netlink: &mut Netlink, link: &Link) -> Result<(), Refused> {
+    let message = LinkUnspec::new_with_index(link.index).build();
+    let doing = format!("delete link '{}'", link.name);
+    match netlink.tell(vec![Request::new(RouteNetlinkMessage::DelLink(message), doing)]) {
+        Err(refused) if refused.errno == Errno::NODEV => Ok(()),
+        done => done,
+    }
+}
+
+/// Changes a link that is there.
+pub(crate) fn change(message: LinkMessage, name: &InterfaceName) -> Request {
+    Request::new(RouteNetlinkMessage::NewLink(message), format!("set up link '{name}'"))
+}
+
+/// Leaves the counters out of the answer.
+fn terse() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+fn read(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::read(message)),
+        _ => None,
+    }
+}
