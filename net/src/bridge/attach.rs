@@ -1,0 +1,241 @@
+//! An endpoint's life: attached, updated, detached.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use mica_core::network::{Attachment, Endpoint, InterfaceName, Mark, Network, Scope};
+use mica_core::{Error, Result, failpoint};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkMessage,
+};
+use rtnetlink::{LinkUnspec, LinkVeth};
+use rustix::io::Errno;
+
+use super::place::{self, Place};
+use super::site::Site;
+use super::stand::undone;
+use super::{Bridge, MAX_PORTS};
+use crate::inside::{Inside, Wanted};
+use crate::netlink::link::Link;
+use crate::netlink::{Netlink, Refused, Request, link};
+
+/// Below it the kernel speaks no IPv6 on a link, and takes no setting of it.
+const IPV6_MTU: u32 = 1280;
+
+pub(super) fn attach(
+    driver: &Bridge,
+    net: &Network,
+    ep: &Endpoint,
+    ns: BorrowedFd<'_>,
+) -> Result<Attachment> {
+    let site = Site::of(driver.owner, net)?;
+    let place = Place::of(driver, &site, net, ep)?;
+    let mut netlink = Netlink::open()?;
+    let bridge = look(&mut netlink, &site, &place)?;
+    give_birth(driver, &mut netlink, &site, &place, bridge.index, ns)?;
+    match connect(driver, &mut netlink, &site, &place, bridge.index, ns) {
+        Ok(()) => Ok(place.attachment()),
+        Err(error) => {
+            let mut failures = Vec::new();
+            let guarded = Some((&site.ground, &place.guarded));
+            failures.extend(driver.firewall.release(&place.mark, guarded).err());
+            failures.extend(cut(&mut netlink, &place.veth, place.mark).err());
+            Err(undone(error, failures))
+        }
+    }
+}
+
+/// The bridge, where it is up and the endpoint is not attached to it yet.
+fn look(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<Link> {
+    let requests =
+        vec![link::request_by_name(site.bridge.as_str()), link::request_by_name(place.veth.as_str())];
+    let mut answers = netlink.ask(requests)?.into_iter();
+    let bridge = answers.next().map(link::found).transpose()?.flatten();
+    let veth = answers.next().map(link::found).transpose()?.flatten();
+    let Some(bridge) = bridge.filter(|link| site.is(link) && link.up) else { return Err(site.not_up()) };
+    match veth {
+        Some(veth) if veth.mark() == Some(place.mark) => {
+            Err(Error::AlreadyExists { what: format!("the endpoint's link '{}'", place.veth) })
+        }
+        Some(_) => Err(Error::AlreadyExists { what: format!("a foreign link '{}'", place.veth) }),
+        None => Ok(bridge),
+    }
+}
+
+/// The pair of links, the inner one in the container's namespace, both down. The kernel does both of one message to it before anything
+/// can end the process, so none is left unmarked.
+fn give_birth(
+    driver: &Bridge,
+    netlink: &mut Netlink,
+    site: &Site,
+    place: &Place,
+    bridge: u32,
+    ns: BorrowedFd<'_>,
+) -> Result<()> {
+    let answers = netlink.ask(vec![
+        Request::create(
+            RouteNetlinkMessage::NewLink(pair(site, place, bridge, ns)),
+            format!("make the links '{}' and '{}'", place.veth, place.wanted.name),
+        ),
+        link::change(port(driver, site, place), &place.veth),
+    ])?;
+    let mut answers = answers.into_iter();
+    if let Some(Err(refused)) = answers.next() {
+        return Err(unborn(refused, site, place));
+    }
+    match answers.next() {
+        Some(Err(refused)) => {
+            // It bears no mark, and nobody else could have made it: the name was free before, and this call made it.
+            let made = link::by_name(netlink, place.veth.as_str()).ok().flatten();
+            let left = made.and_then(|made| link::remove(netlink, &made).err());
+            Err(undone(refused.into(), left.into_iter().map(Error::from).collect()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unborn(refused: Refused, site: &Site, place: &Place) -> Error {
+    match refused.errno {
+        Errno::EXIST => {
+            Error::AlreadyExists { what: format!("interface '{}' in the container", place.wanted.name) }
+        }
+        Errno::XFULL => {
+            Error::Full { what: format!("bridge '{}'", site.bridge), limit: format!("{MAX_PORTS} endpoints") }
+        }
+        _ => refused.into(),
+    }
+}
+
+/// One queue each: the kernel's default is one for each processor that could be there, and costs a third of the time.
+fn pair(site: &Site, place: &Place, bridge: u32, ns: BorrowedFd<'_>) -> LinkMessage {
+    let Wanted { name, mac, .. } = &place.wanted;
+    let peer = LinkUnspec::new_with_name(name.as_str())
+        .address(mac.octets().to_vec())
+        .mtu(site.mtu)
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
+        .setns_by_fd(ns.as_raw_fd())
+        .build();
+    LinkVeth::new(place.veth.as_str(), name.as_str())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .mtu(site.mtu)
+        .controller(bridge)
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
+        .build()
+}
+
+/// The mark and the flags of the port, which the kernel takes for a link that is there only. A port that sends back where a frame came
+/// from lets a container reach itself at the host's address.
+fn port(driver: &Bridge, site: &Site, place: &Place) -> LinkMessage {
+    let flags = vec![
+        InfoBridgePort::HairpinMode(driver.firewall.shields()),
+        InfoBridgePort::Isolated(!site.ground.icc),
+    ];
+    let message = LinkUnspec::new_with_name(place.veth.as_str())
+        .alias(place.mark.to_string())
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(flags));
+    if !driver.capabilities.ipv6.is_yes() || site.mtu < IPV6_MTU {
+        return message.build();
+    }
+    let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let no_address = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])]);
+    message.append_extra_attribute(no_address).build()
+}
+
+/// Everything after the links' birth. The port is set up last, so until all guards stand no packet goes either way.
+fn connect(
+    driver: &Bridge,
+    netlink: &mut Netlink,
+    site: &Site,
+    place: &Place,
+    bridge: u32,
+    ns: BorrowedFd<'_>,
+) -> Result<()> {
+    let hit = |point| failpoint::hit(point).map_err(Error::io(|| "attach an endpoint"));
+    hit("bridge.attach.born")?;
+    let mut inside = Inside::configure(ns, &place.wanted)?;
+    hit("bridge.attach.inside")?;
+    driver.firewall.guard(&site.ground, &place.guarded)?;
+    hit("bridge.attach.guarded")?;
+    let port = LinkUnspec::new_with_name(place.veth.as_str()).up().build();
+    netlink.tell(vec![
+        link::change(port, &place.veth),
+        link::request_by_name(place.veth.as_str()),
+        link::request_by_index(bridge),
+    ])?;
+    inside.announce(&place.wanted)
+}
+
+pub(super) fn update(
+    driver: &Bridge,
+    net: &Network,
+    was: &Attachment,
+    ep: &Endpoint,
+    ns: BorrowedFd<'_>,
+) -> Result<Attachment> {
+    let site = Site::of(driver.owner, net)?;
+    let place = Place::of(driver, &site, net, ep)?;
+    refuse_other_changes(was, &place)?;
+    let gone = || Error::NotFound { what: format!("the endpoint's link '{}'", place.veth) };
+    let veth = link::by_name(&mut Netlink::open()?, place.veth.as_str())?;
+    veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
+    let mut inside = Inside::find(ns, &place.wanted.name)?.ok_or_else(gone)?;
+    inside.reroute(&was.gateways, &place.wanted.gateways)?;
+    if let Err(error) = driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded) {
+        let failure = inside.reroute(&place.wanted.gateways, &was.gateways).err();
+        return Err(undone(error, failure.into_iter().collect()));
+    }
+    Ok(place.attachment())
+}
+
+fn refuse_other_changes(was: &Attachment, place: &Place) -> Result<()> {
+    let Wanted { name, mac, addresses, .. } = &place.wanted;
+    let same = was
+        .interface
+        .as_ref()
+        .is_some_and(|was| was.name == *name && was.mac == *mac && was.addresses == *addresses);
+    if same {
+        return Ok(());
+    }
+    Err(Error::Options(
+        "a live endpoint changes its ports and its gateway only; disconnect and connect it for the rest"
+            .to_owned(),
+    ))
+}
+
+pub(super) fn detach(driver: &Bridge, net: &Network, ep: &Endpoint, was: Option<&Attachment>) -> Result<()> {
+    let mark = Mark { owner: driver.owner, scope: Scope::Endpoint(net.id, ep.id) };
+    let mut failures = Vec::new();
+    failures.extend(release(driver, net, ep, was, mark).err());
+    let veth = place::veth(&ep.id);
+    let cut = Netlink::open().map_err(Error::from).and_then(|mut netlink| cut(&mut netlink, &veth, mark));
+    failures.extend(cut.err());
+    Error::unless_complete(format!("endpoint '{}'", ep.id), failures)
+}
+
+/// Where the record and the attachment say the same, only that was ever published; else an update may have died half-way.
+fn release(
+    driver: &Bridge,
+    net: &Network,
+    ep: &Endpoint,
+    was: Option<&Attachment>,
+    mark: Mark,
+) -> Result<()> {
+    let known = was.filter(|was| was.ports == ep.ports).and_then(|was| {
+        let site = Site::of(driver.owner, net).ok()?;
+        let place = Place::of(driver, &site, net, ep).ok()?;
+        (place.wanted.gateways == was.gateways).then_some((site.ground, place.guarded))
+    });
+    driver.firewall.release(&mark, known.as_ref().map(|(ground, guarded)| (ground, guarded)))
+}
+
+/// Deletes the pair, where it is this endpoint's.
+fn cut(netlink: &mut Netlink, veth: &InterfaceName, mark: Mark) -> Result<()> {
+    match link::by_name(netlink, veth.as_str())? {
+        Some(link) if link.mark() == Some(mark) => Ok(link::remove(netlink, &link)?),
+        _ => Ok(()),
+    }
+}

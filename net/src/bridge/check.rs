@@ -1,0 +1,83 @@
+//! What is in the kernel, against what should be.
+
+use std::os::fd::BorrowedFd;
+
+use mica_core::network::{Attachment, Endpoint, Network};
+use mica_core::{Error, Result};
+use netlink_packet_route::link::InfoBridgePort;
+
+use super::Bridge;
+use super::place::Place;
+use super::site::Site;
+use crate::inside::Inside;
+use crate::netlink::{Netlink, address, link};
+
+pub(super) fn check(
+    driver: &Bridge,
+    net: &Network,
+    ep: &Endpoint,
+    was: &Attachment,
+    ns: BorrowedFd<'_>,
+) -> Result<()> {
+    let site = Site::of(driver.owner, net)?;
+    let mut place = Place::of(driver, &site, net, ep)?;
+    place.wanted.gateways.clone_from(&was.gateways);
+    let mut netlink = Netlink::open()?;
+    let mut faults = Vec::new();
+    let bridge = of_bridge(&mut netlink, &site, &mut faults)?;
+    of_port(&mut netlink, &site, &place, bridge, &mut faults)?;
+    match Inside::find(ns, &place.wanted.name)? {
+        Some(mut inside) => faults.extend(inside.faults(&place.wanted)?),
+        None => faults.push(format!("interface '{}' in the container is gone", place.wanted.name)),
+    }
+    faults.extend(driver.firewall.missing(&site.ground, Some(&place.guarded))?);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Corrupt { what: format!("endpoint '{}'", ep.id), reason: faults.join("; ") })
+}
+
+/// Answers the bridge's index.
+fn of_bridge(netlink: &mut Netlink, site: &Site, faults: &mut Vec<String>) -> Result<Option<u32>> {
+    let name = &site.bridge;
+    let link = link::by_name(netlink, name.as_str())?;
+    let Some(link) = link.filter(|link| site.is(link)) else {
+        faults.push(format!("bridge '{name}' is gone"));
+        return Ok(None);
+    };
+    if !link.up {
+        faults.push(format!("bridge '{name}' is down"));
+    }
+    if link.mtu != site.mtu {
+        faults.push(format!("bridge '{name}' has MTU {}, not {}", link.mtu, site.mtu));
+    }
+    let addresses = address::of_link(netlink, link.index)?;
+    let lost = site.gateways.iter().filter(|address| !addresses.contains(address));
+    faults.extend(lost.map(|address| format!("bridge '{name}' lacks {address}")));
+    Ok(Some(link.index))
+}
+
+fn of_port(
+    netlink: &mut Netlink,
+    site: &Site,
+    place: &Place,
+    bridge: Option<u32>,
+    faults: &mut Vec<String>,
+) -> Result<()> {
+    let name = &place.veth;
+    let link = link::by_name(netlink, name.as_str())?;
+    let Some(link) = link.filter(|link| link.mark() == Some(place.mark)) else {
+        faults.push(format!("link '{name}' is gone"));
+        return Ok(());
+    };
+    if !link.up {
+        faults.push(format!("link '{name}' is down"));
+    }
+    if link.master.is_none() || link.master != bridge {
+        faults.push(format!("link '{name}' is no port of bridge '{}'", site.bridge));
+    } else if !link.port.contains(&InfoBridgePort::Isolated(!site.ground.icc)) {
+        let is = if site.ground.icc { "is isolated" } else { "is not isolated" };
+        faults.push(format!("link '{name}' {is} from the other containers"));
+    }
+    Ok(())
+}

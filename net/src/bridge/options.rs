@@ -1,0 +1,100 @@
+//! The options of a network of this driver, and Docker's names for them.
+
+use mica_core::options::OptionMap;
+use mica_core::{Error, Result, options};
+
+use super::NAME;
+
+mica_core::driver_options! {
+    /// What `mica network create -o NAME=VALUE` sets.
+    pub(super) struct Options {
+        /// Containers of the network reach each other. Without, each reaches the host and the world only.
+        icc: bool = true,
+        /// Connections to other networks bear the host's address. Without, the routers there must know the subnet.
+        masquerade: bool = true,
+        /// The MTU of every interface; without it that of the host's default route.
+        mtu: Option<u32> = None,
+        /// The name of the bridge; without it one derived from the network's id.
+        name: Option<String> = None,
+    }
+}
+
+/// Docker's names, with ours.
+const DOCKERS: [(&str, &str); 4] = [
+    ("com.docker.network.bridge.enable_icc", "icc"),
+    ("com.docker.network.bridge.enable_ip_masquerade", "masquerade"),
+    ("com.docker.network.bridge.name", "name"),
+    ("com.docker.network.driver.mtu", "mtu"),
+];
+
+impl Options {
+    /// Reads what was given, under either name.
+    pub(super) fn read(given: &OptionMap) -> Result<Self> {
+        let mut own = OptionMap::new();
+        for (name, value) in given {
+            let Some((_, ours)) = DOCKERS.iter().find(|(docker, _)| docker == name) else {
+                own.insert(name.clone(), value.clone());
+                continue;
+            };
+            if given.get(*ours).is_some_and(|other| other != value) {
+                return Err(Error::Options(format!(
+                    "options '{name}' and '{ours}' are one and have two values; give one of them"
+                )));
+            }
+            let is_bool = Self::DOCS.iter().any(|doc| doc.name == *ours && doc.kind == "bool");
+            let value = as_bool(value).filter(|_| is_bool).unwrap_or(value);
+            own.insert((*ours).to_owned(), value.to_owned());
+        }
+        options::parse_network(NAME, &own, Self::DOCS)
+    }
+
+    /// What is recorded: all that is not in a field of the network itself.
+    pub(super) fn recorded(&self) -> OptionMap {
+        [("icc", self.icc), ("masquerade", self.masquerade)]
+            .map(|(name, value)| (name.to_owned(), value.to_string()))
+            .into()
+    }
+}
+
+/// The ways in which Docker's clients write a boolean (those of Go's `ParseBool`).
+fn as_bool(value: &str) -> Option<&'static str> {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "True" => Some("true"),
+        "0" | "f" | "F" | "FALSE" | "False" => Some("false"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&str, &str)]) -> Result<Options> {
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Options::read(&given.collect())
+    }
+
+    #[test]
+    fn dockers_names_are_understood() {
+        let options = read(&[
+            ("com.docker.network.bridge.enable_icc", "False"),
+            ("com.docker.network.bridge.name", "t"),
+            ("com.docker.network.driver.mtu", "1400"),
+        ])
+        .unwrap();
+        assert!(!options.icc && options.masquerade);
+        assert_eq!((options.name.as_deref(), options.mtu), (Some("t"), Some(1400)));
+    }
+
+    #[test]
+    fn one_option_under_two_names_cannot_have_two_values() {
+        let text = read(&[("icc", "true"), ("com.docker.network.bridge.enable_icc", "false")]);
+        assert!(text.unwrap_err().to_string().contains("give one of them"));
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_with_those_that_exist() {
+        let text = read(&[("com.docker.network.bridge.trusted", "x")]).unwrap_err().to_string();
+        assert!(text.ends_with("those of driver 'bridge' are: icc, masquerade, mtu, name"), "{text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! What the record of a network means to this driver.
+
+use mica_core::network::{
+    Address, Families, Family, InterfaceName, Mac, Mark, Network, OwnerId, Pool, Prefix, Scope,
+};
+use mica_core::{Error, Result};
+use netlink_packet_route::link::InfoKind;
+
+use super::options::Options;
+use crate::firewall::Ground;
+use crate::netlink::link::Link;
+
+/// The bridge of a network that has no name of its own.
+pub(super) const BRIDGE: Prefix = Prefix::new(b"mica");
+
+/// A network that was planned.
+pub(super) struct Site {
+    pub(super) bridge: InterfaceName,
+    pub(super) mark: Mark,
+    /// The bridge's own, so that it does not change with those of its ports.
+    pub(super) mac: Mac,
+    pub(super) mtu: u32,
+    /// The bridge's own, which the containers' default routes lead to.
+    pub(super) gateways: Vec<Address>,
+    pub(super) routes: Families,
+    pub(super) ground: Ground,
+}
+
+impl Site {
+    /// Fails with `Options` for a network that was not planned.
+    pub(super) fn of(owner: OwnerId, net: &Network) -> Result<Self> {
+        let options = Options::read(&net.options)?;
+        let (Some(bridge), Some(mtu)) = (net.interface.clone(), net.mtu) else {
+            let name = &net.name;
+            return Err(Error::Options(format!("network '{name}' has no bridge; it must be planned first")));
+        };
+        let gateway = |pool: &Pool| pool.gateway.map(|ip| pool.subnet.address(ip));
+        let gateways = net.pools.iter().filter_map(gateway).collect::<Result<_>>()?;
+        let [a, b, c, d, e, ..] = *net.id.as_bytes();
+        let ground = Ground {
+            network: net.id,
+            bridge: bridge.clone(),
+            subnets: net.pools.iter().map(|pool| pool.subnet).collect(),
+            internal: net.internal,
+            masquerade: options.masquerade,
+            icc: options.icc,
+        };
+        Ok(Self {
+            bridge,
+            mark: Mark { owner, scope: Scope::Network(net.id) },
+            mac: Mac::new([0x02, a, b, c, d, e])?,
+            mtu,
+            gateways,
+            routes: net.routes,
+            ground,
+        })
+    }
+
+    /// The network has addresses of this family.
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.ground.subnets.iter().any(|subnet| subnet.family() == family)
+    }
+
+    /// This link is the network's bridge.
+    pub(super) fn is(&self, link: &Link) -> bool {
+        link.kind == Some(InfoKind::Bridge) && link.mark() == Some(self.mark)
+    }
+
+    pub(super) fn not_up(&self) -> Error {
+        Error::NotFound { what: format!("bridge '{}' of the network", self.bridge) }
+    }
+}
