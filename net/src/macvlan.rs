@@ -1,0 +1,315 @@
+//! The driver `macvlan`: containers as hosts of a network that is there already.
+//!
+//! Each endpoint is an interface with a hardware address of its own on an interface of the host, the *parent*. Neighbours of
+//! the parent see it as one of them, at the full speed of the link. It reaches other endpoints of the parent, and by the
+//! kernel's design not the host itself.
+//!
+//! The interface is born in the container's namespace and vanishes with it. Nothing of it is on the host, so there is
+//! nothing to find after a crash.
+
+mod plan;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
+
+use mica_core::network::{
+    Addressing, Attachment, Endpoint, HostChange, Interface, InterfaceName, Mac, Mark, NetCapabilities,
+    Network, NetworkDriver, Owned, OwnerId, Scope,
+};
+use mica_core::{Error, NetworkEntry, OptionMap, Result, Support, options};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, MacVlanMode};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder};
+use rustix::io::Errno;
+
+use crate::inside::{Inside, Wanted};
+use crate::netlink::link::{self, Link};
+use crate::netlink::{Netlink, Request};
+use crate::{endpoint, setting};
+
+const NAME: &str = "macvlan";
+
+/// What the registry knows of it.
+pub const MACVLAN: NetworkEntry = NetworkEntry {
+    name: NAME,
+    about: "containers as hosts of the network that the host is in",
+    options: plan::Options::DOCS,
+    settings: Settings::DOCS,
+    open,
+};
+
+mica_core::driver_options! {
+    /// What the driver is opened with: nothing.
+    struct Settings {}
+}
+
+fn open(owner: OwnerId, _: &Path, settings: &OptionMap) -> Result<Box<dyn NetworkDriver>> {
+    let Settings {} = options::parse_network(NAME, settings, Settings::DOCS)?;
+    Ok(Box::new(Macvlan::open(owner)?))
+}
+
+#[derive(Debug)]
+struct Macvlan {
+    owner: OwnerId,
+    capabilities: NetCapabilities,
+}
+
+impl Macvlan {
+    fn open(owner: OwnerId) -> Result<Self> {
+        probe()?;
+        let ipv6 = match setting::read("ipv6/conf/all/disable_ipv6")? {
+            Some(_) => Support::Yes,
+            None => Support::no("the kernel was started without IPv6"),
+        };
+        let capabilities = NetCapabilities {
+            addressing: Addressing::Engine,
+            ipv6,
+            ports: Support::no(
+                "containers have addresses of their own in the parent's network; connect to those",
+            ),
+            internal: Support::no(
+                "the parent leads to other hosts; make an internal network of driver 'bridge'",
+            ),
+            shielded: false,
+            mac: true,
+            live: true,
+            max_endpoints: None,
+        };
+        Ok(Self { owner, capabilities })
+    }
+
+    fn mark(&self, net: &Network, ep: &Endpoint) -> Mark {
+        Mark { owner: self.owner, scope: Scope::Endpoint(net.id, ep.id) }
+    }
+
+    /// What the interface inside is to be.
+    fn wanted(&self, net: &Network, ep: &Endpoint) -> Result<Wanted> {
+        let Some(mtu) = net.mtu else {
+            return Err(Error::Options(format!("network '{}' has no MTU; it was never planned", net.name)));
+        };
+        Ok(Wanted {
+            name: ep.interface.clone(),
+            mark: self.mark(net, ep),
+            mac: mac(ep),
+            mtu,
+            addresses: endpoint::addresses(net, ep)?,
+            gateways: endpoint::gateways(net, ep)?,
+        })
+    }
+
+    /// Whether this is the endpoint's interface: it bears the mark, under whatever name the container's root gave it, or it
+    /// was just born and bears none yet.
+    fn is_of(&self, link: &Link, net: &Network, ep: &Endpoint) -> bool {
+        let unmarked = link.alias.is_none()
+            && link.kind == Some(InfoKind::MacVlan)
+            && link.name == ep.interface.as_str()
+            && link.mac == Some(mac(ep));
+        link.mark() == Some(self.mark(net, ep)) || unmarked
+    }
+
+    fn remove(&self, net: &Network, ep: &Endpoint, ns: BorrowedFd<'_>) -> Result<()> {
+        let mut netlink = Netlink::open_in(ns)?;
+        let links = link::links(&mut netlink)?;
+        let mut ours = links.iter().filter(|link| self.is_of(link, net, ep));
+        Ok(ours.try_for_each(|link| link::remove(&mut netlink, link))?)
+    }
+}
+
+fn interface(wanted: &Wanted) -> Interface {
+    let Wanted { name, mac, mtu, addresses, .. } = wanted.clone();
+    Interface { name, mac, mtu, addresses }
+}
+
+fn mac(ep: &Endpoint) -> Mac {
+    ep.mac.unwrap_or_else(|| Mac::of_endpoint(&ep.id))
+}
+
+/// Asks the kernel for an interface without a parent, which it refuses in one way if it knows the kind and in another if not.
+fn probe() -> Result<()> {
+    let nothing = LinkMessageBuilder::<LinkMacVlan>::new_with_info_kind(InfoKind::MacVlan).build();
+    let request = Request::create(RouteNetlinkMessage::NewLink(nothing), "probe for macvlan");
+    let lacking = |reason: &str| Err(Error::Unavailable { reason: reason.to_owned() });
+    match Netlink::open()?.tell(vec![request]) {
+        Err(refused) if refused.errno == Errno::INVAL => Ok(()),
+        Err(refused) if refused.errno == Errno::OPNOTSUPP => lacking(
+            "the kernel has no macvlan; load the module 'macvlan' or take a kernel with CONFIG_MACVLAN",
+        ),
+        Err(refused) if refused.errno == Errno::PERM => {
+            lacking("making an interface takes the capability CAP_NET_ADMIN; run as root")
+        }
+        Err(refused) => Err(refused.into()),
+        Ok(()) => Err(Error::driver("probe for macvlan", "the kernel made an interface without a parent")),
+    }
+}
+
+/// The interface that the network stands on, or what is wrong with it.
+fn parent(netlink: &mut Netlink, net: &Network) -> Result<Link> {
+    let gone = |what: String| Error::NotFound { what: format!("{what} of network '{}'", net.name) };
+    let Some(name) = &net.interface else { return Err(gone("the parent".to_owned())) };
+    link::by_name(netlink, name.as_str())?.ok_or_else(|| gone(format!("the parent '{name}'")))
+}
+
+/// Makes the interface in the namespace where it stays, down.
+fn bear(netlink: &mut Netlink, wanted: &Wanted, parent: &Link, ns: BorrowedFd<'_>) -> Result<()> {
+    let message = LinkMacVlan::new(wanted.name.as_str(), parent.index, MacVlanMode::Bridge)
+        .setns_by_fd(ns.as_raw_fd())
+        .address(wanted.mac.octets().to_vec())
+        .mtu(wanted.mtu)
+        .build();
+    let doing = format!("make interface '{}' on '{}'", wanted.name, parent.name);
+    match netlink.tell(vec![Request::create(RouteNetlinkMessage::NewLink(message), doing)]) {
+        Err(refused) if refused.errno == Errno::EXIST => Err(taken(&wanted.name)),
+        done => Ok(done?),
+    }
+}
+
+fn taken(name: &InterfaceName) -> Error {
+    Error::AlreadyExists { what: format!("interface '{name}' in the container") }
+}
+
+/// The kernel sets no two interfaces of a parent up that have one hardware address.
+fn explained(error: Error, wanted: &Wanted, parent: &Link) -> Error {
+    let Error::Driver { source, .. } = &error else { return error };
+    match source.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::AddrInUse => Error::AlreadyExists {
+            what: format!("an interface with the address {} on '{}'", wanted.mac, parent.name),
+        },
+        _ => error,
+    }
+}
+
+fn incomplete(ep: &Endpoint, failures: Vec<Error>) -> Error {
+    Error::Incomplete { what: format!("endpoint '{}'", ep.id), failures }
+}
+
+fn refuse(is_wished: bool, op: &'static str) -> Result<()> {
+    if is_wished { Err(Error::Unsupported { driver: NAME.to_owned(), op }) } else { Ok(()) }
+}
+
+impl NetworkDriver for Macvlan {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn capabilities(&self) -> &NetCapabilities {
+        &self.capabilities
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        Ok(Vec::new())
+    }
+
+    fn plan(&self, wanted: Network) -> Result<Network> {
+        refuse(wanted.internal, "internal")?;
+        refuse(!self.capabilities.ipv6.is_yes() && plan::has_ipv6(&wanted), "ipv6")?;
+        plan::plan(&mut Netlink::open()?, wanted)
+    }
+
+    /// There is nothing to make: it looks at the parent.
+    fn up(&self, net: &Network) -> Result<Vec<HostChange>> {
+        let unavailable = |reason| Err(Error::Unavailable { reason });
+        match parent(&mut Netlink::open()?, net) {
+            Ok(parent) if parent.up => Ok(Vec::new()),
+            Ok(Link { name, .. }) => unavailable(format!(
+                "interface '{name}', on which network '{}' stands, is down; set it up with 'ip link set {name} up'",
+                net.name
+            )),
+            Err(error @ Error::NotFound { .. }) => unavailable(error.to_string()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn down(&self, _: &Network) -> Result<()> {
+        Ok(())
+    }
+
+    fn attach(&self, net: &Network, ep: &Endpoint, ns: BorrowedFd<'_>) -> Result<Attachment> {
+        refuse(!ep.ports.is_empty(), "ports")?;
+        let plan::EndpointOptions {} =
+            options::parse_network(NAME, &ep.options, plan::EndpointOptions::DOCS)?;
+        let mut netlink = Netlink::open()?;
+        let parent = parent(&mut netlink, net)?;
+        let wanted = self.wanted(net, ep)?;
+        bear(&mut netlink, &wanted, &parent, ns)?;
+        let configured = Inside::configure(ns, &wanted).and_then(|mut inside| inside.announce(&wanted));
+        if let Err(error) = configured {
+            let error = explained(error, &wanted, &parent);
+            return Err(match self.remove(net, ep, ns) {
+                Ok(()) => error,
+                Err(left) => incomplete(ep, vec![error, left]),
+            });
+        }
+        let interface = Some(interface(&wanted));
+        Ok(Attachment { interface, gateways: wanted.gateways, ..Attachment::default() })
+    }
+
+    fn update(
+        &self,
+        net: &Network,
+        was: &Attachment,
+        ep: &Endpoint,
+        ns: BorrowedFd<'_>,
+    ) -> Result<Attachment> {
+        refuse(!ep.ports.is_empty(), "ports")?;
+        let name = was.interface.as_ref().map_or(&ep.interface, |interface| &interface.name);
+        let Some(mut inside) = Inside::find(ns, name)? else {
+            return Err(Error::NotFound { what: format!("interface '{name}' in the container") });
+        };
+        let wanted = self.wanted(net, ep)?;
+        if was.interface != Some(interface(&wanted)) {
+            return Err(Error::Options(format!(
+                "endpoint '{}': only the gateway of an attachment can be changed; detach it and attach it anew",
+                ep.id
+            )));
+        }
+        inside.reroute(&was.gateways, &wanted.gateways)?;
+        Ok(Attachment { gateways: wanted.gateways, ..was.clone() })
+    }
+
+    fn check(&self, net: &Network, ep: &Endpoint, _: &Attachment, ns: BorrowedFd<'_>) -> Result<()> {
+        let mut faults = match parent(&mut Netlink::open()?, net) {
+            Ok(parent) if parent.up => Vec::new(),
+            Ok(parent) => vec![format!("the parent '{}' is down", parent.name)],
+            Err(Error::NotFound { what }) => vec![format!("{what} is gone")],
+            Err(error) => return Err(error),
+        };
+        let wanted = self.wanted(net, ep)?;
+        match link::by_name(&mut Netlink::open_in(ns)?, wanted.name.as_str())? {
+            Some(link) if link.mark() == Some(wanted.mark) && link.kind == Some(InfoKind::MacVlan) => {}
+            Some(_) => {
+                faults.push(format!("another interface has the name '{}' in the container", wanted.name));
+            }
+            None => {}
+        }
+        match Inside::find(ns, &wanted.name)? {
+            Some(mut inside) => faults.extend(inside.faults(&wanted)?),
+            None => faults.push(format!("interface '{}' in the container is gone", wanted.name)),
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Corrupt { what: format!("endpoint '{}'", ep.id), reason: faults.join("; ") })
+    }
+
+    /// Without the namespace there is nothing left to remove.
+    fn detach(
+        &self,
+        net: &Network,
+        ep: &Endpoint,
+        _: Option<&Attachment>,
+        ns: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let Some(ns) = ns else { return Ok(()) };
+        self.remove(net, ep, ns).map_err(|error| incomplete(ep, vec![error]))
+    }
+
+    /// The kernel deletes the interfaces with their namespaces, so none ever comes to the host's.
+    fn list(&self) -> Result<Vec<Owned>> {
+        Ok(Vec::new())
+    }
+
+    fn restore(&self) -> Result<Vec<HostChange>> {
+        Ok(Vec::new())
+    }
+}
