@@ -176,8 +176,14 @@ impl NetworkDriver for Bridge {
 
     fn restore(&self) -> Result<Vec<HostChange>> {
         let _alone = self.lock()?;
-        self.firewall.clear()?;
-        self.host.restore()
+        let cleared = self.firewall.clear();
+        match (cleared, self.host.restore()) {
+            (Ok(()), restored) => restored,
+            (Err(error), restored) => {
+                let failures = std::iter::once(error).chain(restored.err()).collect();
+                Err(Error::Incomplete { what: "what all bridges shared".to_owned(), failures })
+            }
+        }
     }
 }
 

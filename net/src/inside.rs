@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 use rtnetlink::LinkUnspec;
 use rustix::io::Errno;
 
-use crate::netlink::{Netlink, Refused, Request, address, link, route};
+use crate::netlink::{Answer, Netlink, Refused, Request, address, link, route};
 use crate::{namespace, setting};
 
 /// What an interface is to be.
@@ -59,7 +59,7 @@ impl Inside {
         let mut requests = vec![set_up(index, wanted)];
         requests.extend(wanted.addresses.iter().map(|&one| address::add(index, one)));
         requests.extend(wanted.gateways.iter().map(|&gateway| route::add_default(index, gateway)));
-        netlink.tell(requests).map_err(explained)?;
+        netlink.tell(requests)?;
         Ok(Self { netlink, index })
     }
 
@@ -73,20 +73,26 @@ impl Inside {
 
     /// Changes the default routes from those to these. On error they are what they were.
     pub(crate) fn reroute(&mut self, was: &[IpAddr], now: &[IpAddr]) -> Result<()> {
-        let gone: Vec<_> = was.iter().filter(|gateway| !now.contains(gateway)).collect();
-        let new: Vec<_> = now.iter().filter(|gateway| !was.contains(gateway)).collect();
-        let mut requests: Vec<_> = gone.iter().map(|&&one| route::remove_default(self.index, one)).collect();
-        requests.extend(new.iter().map(|&&one| route::add_default(self.index, one)));
-        let Err(refused) = settled(self.netlink.ask(requests)?) else { return Ok(()) };
-        let mut back: Vec<_> = new.iter().map(|&&one| route::remove_default(self.index, one)).collect();
-        back.extend(gone.iter().map(|&&one| route::add_default(self.index, one)));
-        match settled(self.netlink.ask(back)?) {
-            Ok(()) => Err(explained(refused)),
-            Err(undone) => Err(Error::Incomplete {
+        let Err(refused) = self.exchange(was, now, &[Errno::SRCH])? else { return Ok(()) };
+        // What was not taken away is still there, and what was not made is not.
+        match self.exchange(now, was, &[Errno::SRCH, Errno::EXIST])? {
+            Ok(()) => Err(refused.into()),
+            Err(left) => Err(Error::Incomplete {
                 what: "the change of the default routes".to_owned(),
-                failures: vec![explained(refused), undone.into()],
+                failures: vec![refused.into(), left.into()],
             }),
         }
+    }
+
+    /// Takes the default routes away that are not among the new ones, and makes those that are not among the old ones. The inner
+    /// result is the first refusal but for these.
+    fn exchange(&mut self, old: &[IpAddr], new: &[IpAddr], fine: &[Errno]) -> Result<Result<(), Refused>> {
+        let gone = old.iter().filter(|gateway| !new.contains(gateway));
+        let mut requests: Vec<_> = gone.map(|&one| route::remove_default(self.index, one)).collect();
+        let made = new.iter().filter(|gateway| !old.contains(gateway));
+        requests.extend(made.map(|&one| route::add_default(self.index, one)));
+        let refused = |answer: Answer| answer.err().filter(|refused| !fine.contains(&refused.errno));
+        Ok(self.netlink.ask(requests)?.into_iter().find_map(refused).map_or(Ok(()), Err))
     }
 
     /// What of it is missing or wrong, for people.
@@ -117,14 +123,18 @@ impl Inside {
 }
 
 /// Lets no router advertisement tell the interface anything (CVE-2020-10749), before it is up and asks for one. Without an address of
-/// IPv6 it does not speak it at all, so it needs no rule in that family.
+/// IPv6 it does not speak it at all.
 fn heed_nobody(name: &InterfaceName, ipv6: bool) -> Result<()> {
-    let set = |setting: &str, value| setting::ensure(&format!("ipv6/conf/{name}/{setting}"), value);
-    set("accept_ra", "0")?;
-    if ipv6 {
-        set("ndisc_notify", "1")?;
+    let setting = |setting| format!("ipv6/conf/{name}/{setting}");
+    if !setting::write(&setting("accept_ra"), "0")? {
+        return Ok(());
     }
-    set("disable_ipv6", if ipv6 { "0" } else { "1" })
+    if ipv6 {
+        setting::write(&setting("ndisc_notify"), "1")?;
+        // The default for new interfaces is the namespace's own.
+        return setting::ensure(&setting("disable_ipv6"), "0");
+    }
+    setting::write(&setting("disable_ipv6"), "1").map(drop)
 }
 
 fn set_up(index: u32, wanted: &Wanted) -> Request {
@@ -141,20 +151,4 @@ fn set_up(index: u32, wanted: &Wanted) -> Request {
         .up()
         .build();
     link::change(message, &wanted.name)
-}
-
-/// What is gone already needs not be deleted: the container's own root may have done it.
-fn settled(answers: Vec<crate::netlink::Answer>) -> Result<(), Refused> {
-    answers.into_iter().try_for_each(|answer| match answer {
-        Err(refused) if refused.errno != Errno::SRCH => Err(refused),
-        _ => Ok(()),
-    })
-}
-
-/// Names what is in the way where it is another default route.
-fn explained(refused: Refused) -> Error {
-    if refused.errno == Errno::EXIST {
-        return Error::AlreadyExists { what: format!("what it takes to {}", refused.doing) };
-    }
-    refused.into()
 }

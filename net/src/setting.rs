@@ -28,7 +28,7 @@ pub(crate) fn write(name: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// Sets it where it is there and differs, so that a setting that a read-only `/proc/sys` has right already is no failure.
+/// Sets it where the kernel has it and it differs: some settings take the kernel long even where they stay as they are.
 pub(crate) fn ensure(name: &str, value: &str) -> Result<()> {
     if read(name)?.is_some_and(|now| now != value) {
         write(name, value)?;

@@ -1,12 +1,13 @@
-//! The process dies between two steps of a bridge's or an endpoint's making, and another one clears up after it.
+//! Something happens between two steps of a bridge's or an endpoint's making: the process dies, and another one clears up after
+//! it; or a step fails, and the driver does so itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use libtest_mimic::{Arguments, Trial};
 use mica_conformance::network::{Namespace, kernel};
@@ -27,65 +28,99 @@ const POINTS: [&str; 5] = [
     "bridge.attach.guarded",
 ];
 
+/// What the child ends with whose step failed, and who left nothing of it.
+const CLEARED_UP: i32 = 3;
+
 fn main() -> ExitCode {
     if let (Some(root), Ok(firewall)) = (std::env::var_os(ROOT), std::env::var(FIREWALL)) {
         let container = File::open(std::env::var_os(CONTAINER).unwrap()).unwrap();
-        connect(&*open(root.as_ref(), &firewall).unwrap(), container.as_fd()).unwrap();
-        return ExitCode::SUCCESS;
+        fail(&*open(root.as_ref(), &firewall).unwrap(), container.as_fd());
     }
-    let trials = ["nft", "iptables", "none"].iter().flat_map(|firewall| {
-        let trial = move |point| {
-            Trial::test(format!("{firewall}-dies-at-{point}"), move || {
-                survive(firewall, point);
+    let mut trials = Vec::new();
+    for firewall in ["nft", "iptables", "none"] {
+        for point in POINTS {
+            trials.push(Trial::test(format!("{firewall}-dies-at-{point}"), move || {
+                under(firewall, |driver, root, container| dies(driver, root, firewall, point, container));
                 Ok(())
-            })
-        };
-        POINTS.into_iter().map(trial)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+            }));
+            trials.push(Trial::test(format!("{firewall}-fails-at-{point}"), move || {
+                under(firewall, |_, root, container| fails(root, firewall, point, container));
+                Ok(())
+            }));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn survive(firewall: &str, point: &str) {
+/// Plays a host with this firewall, and a container.
+fn under(firewall: &str, test: impl FnOnce(&dyn NetworkDriver, &Path, &Namespace) -> io::Result<()> + Send) {
     let (host, container) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-    let died = host.inside(|| {
+    let play = || {
         let dir = tempfile::tempdir()?;
-        let driver = match open(dir.path(), firewall) {
-            Err(Error::Unavailable { reason }) => {
-                eprintln!("skip: {firewall}-dies-at-{point}: {reason}");
-                return Ok(());
-            }
-            driver => driver.unwrap(),
-        };
-        let before = names()?;
-        crash(dir.path(), firewall, point, &container)?;
-        let left = driver.list().unwrap();
-        assert!(!left.is_empty() && left.iter().any(|owned| owned.object.starts_with("link")), "{left:?}");
-        driver.detach(&network(), &endpoint(), None, None).unwrap();
-        driver.down(&network()).unwrap();
-        driver.restore().unwrap();
-        assert_eq!(driver.list().unwrap(), []);
-        assert_eq!(names()?, before);
-        connect(&*driver, container.as_fd()).unwrap();
+        match open(dir.path(), firewall) {
+            Err(Error::Unavailable { reason }) => eprintln!("skip: bridge_crash/{firewall}: {reason}"),
+            driver => test(&*driver.unwrap(), dir.path(), &container)?,
+        }
         Ok(())
-    });
-    died.unwrap();
+    };
+    host.inside(play).unwrap();
+}
+
+fn dies(
+    driver: &dyn NetworkDriver,
+    root: &Path,
+    firewall: &str,
+    point: &str,
+    container: &Namespace,
+) -> io::Result<()> {
+    let before = names()?;
+    let died = child(root, firewall, point, container)?;
+    assert_eq!(died.signal(), Some(libc::SIGABRT), "the point was not reached: {died}");
+    let left = driver.list().unwrap();
+    assert!(left.iter().any(|owned| owned.object.starts_with("link")), "{left:?}");
+    driver.detach(&network(), &endpoint(), None, None).unwrap();
+    driver.down(&network()).unwrap();
+    driver.restore().unwrap();
+    assert_eq!(driver.list().unwrap(), []);
+    assert_eq!(names()?, before);
+    connect(driver, container.as_fd()).unwrap();
+    Ok(())
+}
+
+fn fails(root: &Path, firewall: &str, point: &str, container: &Namespace) -> io::Result<()> {
+    let failed = child(root, firewall, &format!("{point}=error"), container)?;
+    assert_eq!(failed.code(), Some(CLEARED_UP), "{failed}");
+    Ok(())
+}
+
+/// Connects, as far as the failpoint lets it, and ends.
+fn fail(driver: &dyn NetworkDriver, container: BorrowedFd<'_>) -> ! {
+    let links = || names().unwrap();
+    let before = links();
+    let net = driver.plan(network()).unwrap();
+    if driver.up(&net).is_err() {
+        assert_eq!(links(), before);
+    } else {
+        let up = (links(), driver.list().unwrap().len());
+        driver.attach(&net, &endpoint(), container).unwrap_err();
+        assert_eq!((links(), driver.list().unwrap().len()), up);
+    }
+    std::process::exit(CLEARED_UP)
 }
 
 fn names() -> io::Result<Vec<String>> {
     Ok(kernel::links()?.into_iter().map(|link| link.name).collect())
 }
 
-fn crash(root: &Path, firewall: &str, point: &str, container: &Namespace) -> io::Result<()> {
+fn child(root: &Path, firewall: &str, point: &str, container: &Namespace) -> io::Result<ExitStatus> {
     let descriptor = format!("/proc/{}/fd/{}", std::process::id(), container.as_fd().as_raw_fd());
-    let died = Command::new(std::env::current_exe()?)
+    Command::new(std::env::current_exe()?)
         .env(ROOT, root)
         .env(FIREWALL, firewall)
-        .env(CONTAINER, PathBuf::from(descriptor))
+        .env(CONTAINER, descriptor)
         .env(failpoint::VARIABLE, point)
         .stderr(Stdio::null())
-        .status()?;
-    assert_eq!(died.signal(), Some(libc::SIGABRT), "the point was not reached: {died}");
-    Ok(())
+        .status()
 }
 
 fn open(root: &Path, firewall: &str) -> mica_core::Result<Box<dyn NetworkDriver>> {

@@ -178,10 +178,10 @@ pub(super) fn update(
 ) -> Result<Attachment> {
     let site = Site::of(driver.owner, net)?;
     let place = Place::of(driver, &site, net, ep)?;
-    refuse_other_changes(was, &place)?;
     let gone = || Error::NotFound { what: format!("the endpoint's link '{}'", place.veth) };
     let veth = link::by_name(&mut Netlink::open()?, place.veth.as_str())?;
     veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
+    refuse_other_changes(was, &place)?;
     let mut inside = Inside::find(ns, &place.wanted.name)?.ok_or_else(gone)?;
     inside.reroute(&was.gateways, &place.wanted.gateways)?;
     if let Err(error) = driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded) {

@@ -11,6 +11,7 @@ use super::place::Place;
 use super::site::Site;
 use crate::inside::Inside;
 use crate::netlink::{Netlink, address, link};
+use crate::setting;
 
 pub(super) fn check(
     driver: &Bridge,
@@ -25,6 +26,7 @@ pub(super) fn check(
     let mut netlink = Netlink::open()?;
     let mut faults = Vec::new();
     let bridge = of_bridge(&mut netlink, &site, &mut faults)?;
+    of_settings(driver, &site, &mut faults)?;
     of_port(&mut netlink, &site, &place, bridge, &mut faults)?;
     match Inside::find(ns, &place.wanted.name)? {
         Some(mut inside) => faults.extend(inside.faults(&place.wanted)?),
@@ -55,6 +57,19 @@ fn of_bridge(netlink: &mut Netlink, site: &Site, faults: &mut Vec<String>) -> Re
     let lost = site.gateways.iter().filter(|address| !addresses.contains(address));
     faults.extend(lost.map(|address| format!("bridge '{name}' lacks {address}")));
     Ok(Some(link.index))
+}
+
+fn of_settings(driver: &Bridge, site: &Site, faults: &mut Vec<String>) -> Result<()> {
+    let forwards = [("ipv4/ip_forward", site.routes.v4), ("ipv6/conf/all/forwarding", site.routes.v6)];
+    let forwards = forwards.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name.to_owned(), "1"));
+    let mut wanted: Vec<_> = site.settings().into_iter().chain(forwards).collect();
+    wanted.extend(driver.firewall.shields().then(|| site.route_localnet()));
+    for (name, value) in wanted {
+        if let Some(now) = setting::read(&name)?.filter(|now| now != value) {
+            faults.push(format!("net/{name} is {now}, not {value}"));
+        }
+    }
+    Ok(())
 }
 
 fn of_port(

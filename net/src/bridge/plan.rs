@@ -13,8 +13,9 @@ use crate::netlink::{Netlink, link, route};
 
 /// That of Ethernet, where no route says more.
 const MTU: u32 = 1500;
-/// What a link must carry at the least, in each family (RFC 791, RFC 8200).
-const LEAST: [(Family, u32); 2] = [(Family::V4, 68), (Family::V6, 1280)];
+/// What a link must carry at the least (RFC 791, RFC 8200).
+const LEAST_V4: u32 = 68;
+const LEAST_V6: u32 = 1280;
 /// The most that a veth and a bridge take (`ETH_MAX_MTU`).
 const MOST: u32 = 65535;
 
@@ -93,6 +94,8 @@ fn is_for_hosts(subnet: Subnet) -> bool {
 }
 
 fn mtu(netlink: &mut Netlink, net: &Network, option: Option<u32>) -> Result<u32> {
+    let has = |family: Family| net.pools.iter().any(|pool| pool.subnet.family() == family);
+    let least = if has(Family::V6) { LEAST_V6 } else { LEAST_V4 };
     let wished = match (net.mtu, option) {
         (Some(one), Some(other)) if one != other => {
             return Err(Error::Options(format!(
@@ -101,18 +104,13 @@ fn mtu(netlink: &mut Netlink, net: &Network, option: Option<u32>) -> Result<u32>
         }
         (one, other) => one.or(other),
     };
-    let mtu = match wished {
-        Some(mtu) => mtu,
-        None => route::default_mtu(netlink)?.unwrap_or(MTU),
-    };
-    let has = |family: Family| net.pools.iter().any(|pool| pool.subnet.family() == family);
-    let least = LEAST.iter().filter(|(family, _)| has(*family)).map(|(_, least)| *least).max().unwrap_or(68);
-    if !(least..=MOST).contains(&mtu) {
-        return Err(Error::Options(format!(
+    match wished {
+        None => Ok(route::default_mtu(netlink)?.unwrap_or(MTU).clamp(least, MOST)),
+        Some(mtu) if (least..=MOST).contains(&mtu) => Ok(mtu),
+        Some(mtu) => Err(Error::Options(format!(
             "an MTU of {mtu} does not carry these subnets; take one from {least} to {MOST}"
-        )));
+        ))),
     }
-    Ok(mtu)
 }
 
 fn interface(net: &Network, option: Option<&str>) -> Result<InterfaceName> {

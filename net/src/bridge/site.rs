@@ -57,13 +57,27 @@ impl Site {
     }
 
     /// The network has addresses of this family.
-    pub(super) fn has(&self, family: Family) -> bool {
+    fn has(&self, family: Family) -> bool {
         self.ground.subnets.iter().any(|subnet| subnet.family() == family)
     }
 
     /// This link is the network's bridge.
     pub(super) fn is(&self, link: &Link) -> bool {
         link.kind == Some(InfoKind::Bridge) && link.mark() == Some(self.mark)
+    }
+
+    /// Settings of the bridge. No router advertisement of a container tells the host anything (CVE-2020-10749); without a subnet of IPv6
+    /// the bridge does not speak it.
+    pub(super) fn settings(&self) -> [(String, &'static str); 2] {
+        let setting = |name| format!("ipv6/conf/{}/{name}", self.bridge);
+        let ipv6 = if self.has(Family::V6) { "0" } else { "1" };
+        [(setting("accept_ra"), "0"), (setting("disable_ipv6"), ipv6)]
+    }
+
+    /// What leads from 127.0.0.0/8 to a published port. It opens that block of the host to the bridge (CVE-2020-8558), unless a firewall
+    /// drops what comes from there.
+    pub(super) fn route_localnet(&self) -> (String, &'static str) {
+        (format!("ipv4/conf/{}/route_localnet", self.bridge), "1")
     }
 
     pub(super) fn not_up(&self) -> Error {

@@ -1,6 +1,6 @@
 //! Making a network stand, and taking it away.
 
-use mica_core::network::{Address, Family, HostChange, Mark, Network, Scope};
+use mica_core::network::{Address, HostChange, Mark, Network, Scope};
 use mica_core::{Error, Result, failpoint};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
@@ -56,26 +56,20 @@ fn make(netlink: &mut Netlink, site: &Site) -> Result<()> {
 fn raise(driver: &Bridge, netlink: &mut Netlink, site: &Site) -> Result<Vec<HostChange>> {
     failpoint::hit("bridge.up.made").map_err(Error::io(|| "make a bridge"))?;
     let link = link::by_name(netlink, site.bridge.as_str())?.ok_or_else(|| site.not_up())?;
-    heed_nobody(site)?;
+    for (setting, value) in site.settings() {
+        setting::ensure(&setting, value)?;
+    }
     equip(netlink, site, &link)?;
     driver.firewall.raise(&site.ground)?;
     failpoint::hit("bridge.up.raised").map_err(Error::io(|| "raise a firewall"))?;
     if driver.firewall.shields() {
-        // Opens 127.0.0.0/8 of the host to the bridge (CVE-2020-8558), but for the firewall's drop, which stands by now.
-        setting::ensure(&format!("ipv4/conf/{}/route_localnet", site.bridge), "1")?;
+        let (setting, value) = site.route_localnet();
+        setting::ensure(&setting, value)?;
     }
     if let Some(reason) = driver.firewall.forbidden(&site.ground)? {
         return Err(Error::Unavailable { reason });
     }
     driver.host.forward(site.routes, &*driver.firewall)
-}
-
-/// No router advertisement of a container tells the host anything (CVE-2020-10749); without a subnet of IPv6 the bridge does not speak
-/// it.
-fn heed_nobody(site: &Site) -> Result<()> {
-    let set = |setting: &str, value| setting::ensure(&format!("ipv6/conf/{}/{setting}", site.bridge), value);
-    set("accept_ra", "0")?;
-    set("disable_ipv6", if site.has(Family::V6) { "0" } else { "1" })
 }
 
 fn equip(netlink: &mut Netlink, site: &Site, link: &Link) -> Result<()> {
