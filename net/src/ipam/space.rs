@@ -76,16 +76,15 @@ pub fn blocks(family: Family, owner: &OwnerId) -> Result<Vec<Block>> {
 
 /// The first subnet of these blocks of which nobody has a part.
 ///
-/// Fails with [`Error::Full`], naming who has what.
+/// Fails with [`Error::Full`], naming who has what. Of two who have the same, such as a network and the interface that it
+/// stands on, the first is named.
 pub fn choose(blocks: &[Block], taken: &[Taken]) -> Result<Subnet> {
     let free = blocks.iter().find_map(|block| block.first_free(taken));
     free.ok_or_else(|| exhausted(blocks, taken))
 }
 
 fn exhausted(blocks: &[Block], taken: &[Taken]) -> Error {
-    let mut held: Vec<_> = blocks.iter().flat_map(|block| block.overlapped(taken)).collect();
-    held.sort_by_key(|taken| (taken.subnet.prefix(), number(taken.subnet.first())));
-    held.dedup();
+    let held = largest_first(blocks.iter().flat_map(|block| block.overlapped(taken)));
     let held: Vec<_> = held.iter().map(|taken| format!("{} of {}", taken.subnet, taken.by)).collect();
     let blocks: Vec<_> =
         blocks.iter().map(|block| format!("{} in subnets of {} bits", block.within, block.prefix)).collect();
@@ -98,10 +97,18 @@ fn exhausted(blocks: &[Block], taken: &[Taken]) -> Error {
     }
 }
 
+/// Each subnet once, with the first of those who have it.
+fn largest_first<'a>(taken: impl Iterator<Item = &'a Taken>) -> Vec<&'a Taken> {
+    let mut taken: Vec<_> = taken.collect();
+    taken.sort_by_key(|taken| (taken.subnet.prefix(), number(taken.subnet.first())));
+    taken.dedup_by_key(|taken| taken.subnet);
+    taken
+}
+
 /// Refuses a subnet of which somebody has a part. Fails with [`Error::InUse`], naming all who have one.
 pub fn check_free(subnet: Subnet, taken: &[Taken]) -> Result<()> {
-    let overlapping = taken.iter().filter(|taken| taken.subnet.overlaps(subnet));
-    let by: Vec<_> = overlapping.map(|taken| format!("{} with {}", taken.by, taken.subnet)).collect();
+    let overlapping = largest_first(taken.iter().filter(|taken| taken.subnet.overlaps(subnet)));
+    let by: Vec<_> = overlapping.iter().map(|taken| format!("{} with {}", taken.by, taken.subnet)).collect();
     if by.is_empty() {
         return Ok(());
     }
