@@ -98,21 +98,40 @@ impl Macvlan {
         })
     }
 
-    /// Whether this is the endpoint's interface: it bears the mark, under whatever name the container's root gave it, or it
-    /// was just born and bears none yet.
-    fn is_of(&self, link: &Link, net: &Network, ep: &Endpoint) -> bool {
-        let unmarked = link.alias.is_none()
-            && link.kind == Some(InfoKind::MacVlan)
-            && link.name == ep.interface.as_str()
-            && link.mac == Some(mac(ep));
-        link.mark() == Some(self.mark(net, ep)) || unmarked
+    /// The endpoint's interfaces in this namespace.
+    fn ours(
+        &self,
+        netlink: &mut Netlink,
+        net: &Network,
+        ep: &Endpoint,
+        was: Option<&Attachment>,
+    ) -> Result<Vec<Link>> {
+        let mark = self.mark(net, ep);
+        let attached = was.and_then(|was| was.interface.as_ref()).map(|interface| interface.name.as_str());
+        // It was just born and bears no mark yet, or the container's root has changed what it could. Without an attachment a
+        // name proves nothing: it may be the one that was in the way.
+        let unmarked = |link: &Link| {
+            link.mark().is_none()
+                && link.kind == Some(InfoKind::MacVlan)
+                && (link.mac == Some(mac(ep)) || attached == Some(link.name.as_str()))
+        };
+        let mut links = link::links(netlink)?;
+        links.retain(|link| link.mark() == Some(mark) || unmarked(link));
+        Ok(links)
     }
 
-    fn remove(&self, net: &Network, ep: &Endpoint, ns: BorrowedFd<'_>) -> Result<()> {
+    fn remove(
+        &self,
+        net: &Network,
+        ep: &Endpoint,
+        was: Option<&Attachment>,
+        ns: BorrowedFd<'_>,
+    ) -> Result<()> {
         let mut netlink = Netlink::open_in(ns)?;
-        let links = link::links(&mut netlink)?;
-        let mut ours = links.iter().filter(|link| self.is_of(link, net, ep));
-        Ok(ours.try_for_each(|link| link::remove(&mut netlink, link))?)
+        let ours = self.ours(&mut netlink, net, ep, was)?;
+        let removed = ours.iter().map(|link| link::remove(&mut netlink, link));
+        let failures = removed.filter_map(|removed| removed.err().map(Error::from)).collect();
+        Error::unless_complete(named(ep), failures)
     }
 }
 
@@ -179,8 +198,8 @@ fn explained(error: Error, wanted: &Wanted, parent: &Link) -> Error {
     }
 }
 
-fn incomplete(ep: &Endpoint, failures: Vec<Error>) -> Error {
-    Error::Incomplete { what: format!("endpoint '{}'", ep.id), failures }
+fn named(ep: &Endpoint) -> String {
+    format!("endpoint '{}'", ep.id)
 }
 
 fn refuse(is_wished: bool, op: &'static str) -> Result<()> {
@@ -230,14 +249,18 @@ impl NetworkDriver for Macvlan {
             options::parse_network(NAME, &ep.options, plan::EndpointOptions::DOCS)?;
         let mut netlink = Netlink::open()?;
         let parent = parent(&mut netlink, net)?;
+        if !parent.up {
+            let what = format!("network '{}' on interface '{}', which is down,", net.name, parent.name);
+            return Err(Error::NotFound { what });
+        }
         let wanted = self.wanted(net, ep)?;
         bear(&mut netlink, &wanted, &parent, ns)?;
         let configured = Inside::configure(ns, &wanted).and_then(|mut inside| inside.announce(&wanted));
         if let Err(error) = configured {
             let error = explained(error, &wanted, &parent);
-            return Err(match self.remove(net, ep, ns) {
+            return Err(match self.remove(net, ep, None, ns) {
                 Ok(()) => error,
-                Err(left) => incomplete(ep, vec![error, left]),
+                Err(left) => Error::Incomplete { what: named(ep), failures: vec![error, left] },
             });
         }
         let interface = Some(interface(&wanted));
@@ -252,22 +275,26 @@ impl NetworkDriver for Macvlan {
         ns: BorrowedFd<'_>,
     ) -> Result<Attachment> {
         refuse(!ep.ports.is_empty(), "ports")?;
-        let name = was.interface.as_ref().map_or(&ep.interface, |interface| &interface.name);
-        let Some(mut inside) = Inside::find(ns, name)? else {
-            return Err(Error::NotFound { what: format!("interface '{name}' in the container") });
+        let ours = self.ours(&mut Netlink::open_in(ns)?, net, ep, Some(was))?;
+        let inside = match ours.first() {
+            Some(link) => Inside::find(ns, &link.name.parse()?)?,
+            None => None,
+        };
+        let Some(mut inside) = inside else {
+            return Err(Error::NotFound { what: format!("{} in the container", named(ep)) });
         };
         let wanted = self.wanted(net, ep)?;
         if was.interface != Some(interface(&wanted)) {
             return Err(Error::Options(format!(
-                "endpoint '{}': only the gateway of an attachment can be changed; detach it and attach it anew",
-                ep.id
+                "{}: only the gateway of an attachment can be changed; detach it and attach it anew",
+                named(ep)
             )));
         }
         inside.reroute(&was.gateways, &wanted.gateways)?;
         Ok(Attachment { gateways: wanted.gateways, ..was.clone() })
     }
 
-    fn check(&self, net: &Network, ep: &Endpoint, _: &Attachment, ns: BorrowedFd<'_>) -> Result<()> {
+    fn check(&self, net: &Network, ep: &Endpoint, was: &Attachment, ns: BorrowedFd<'_>) -> Result<()> {
         let mut faults = match parent(&mut Netlink::open()?, net) {
             Ok(parent) if parent.up => Vec::new(),
             Ok(parent) => vec![format!("the parent '{}' is down", parent.name)],
@@ -275,21 +302,17 @@ impl NetworkDriver for Macvlan {
             Err(error) => return Err(error),
         };
         let wanted = self.wanted(net, ep)?;
-        match link::by_name(&mut Netlink::open_in(ns)?, wanted.name.as_str())? {
-            Some(link) if link.mark() == Some(wanted.mark) && link.kind == Some(InfoKind::MacVlan) => {}
-            Some(_) => {
-                faults.push(format!("another interface has the name '{}' in the container", wanted.name));
-            }
-            None => {}
-        }
+        let ours = self.ours(&mut Netlink::open_in(ns)?, net, ep, Some(was))?;
+        let stands = |link: &Link| link.name == wanted.name.as_str() && link.mark() == Some(wanted.mark);
         match Inside::find(ns, &wanted.name)? {
-            Some(mut inside) => faults.extend(inside.faults(&wanted)?),
+            Some(mut inside) if ours.iter().any(stands) => faults.extend(inside.faults(&wanted)?),
+            Some(_) => faults.push(format!("interface '{}' in the container is another one", wanted.name)),
             None => faults.push(format!("interface '{}' in the container is gone", wanted.name)),
         }
         if faults.is_empty() {
             return Ok(());
         }
-        Err(Error::Corrupt { what: format!("endpoint '{}'", ep.id), reason: faults.join("; ") })
+        Err(Error::Corrupt { what: named(ep), reason: faults.join("; ") })
     }
 
     /// Without the namespace there is nothing left to remove.
@@ -297,11 +320,16 @@ impl NetworkDriver for Macvlan {
         &self,
         net: &Network,
         ep: &Endpoint,
-        _: Option<&Attachment>,
+        was: Option<&Attachment>,
         ns: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         let Some(ns) = ns else { return Ok(()) };
-        self.remove(net, ep, ns).map_err(|error| incomplete(ep, vec![error]))
+        match self.remove(net, ep, was, ns) {
+            Err(error) if !matches!(error, Error::Incomplete { .. }) => {
+                Err(Error::Incomplete { what: named(ep), failures: vec![error] })
+            }
+            removed => removed,
+        }
     }
 
     /// The kernel deletes the interfaces with their namespaces, so none ever comes to the host's.

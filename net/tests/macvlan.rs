@@ -187,6 +187,7 @@ fn without_its_parent_a_network_says_what_is_missing() {
     lan.host.inside(|| kernel::set_up("eth1", false)).unwrap();
     let text = lan.on_host(|driver| driver.up(&lan.network)).unwrap_err().to_string();
     assert!(text.contains("'eth1'") && text.contains("ip link set eth1 up"), "{text}");
+    assert!(matches!(lan.attach(&endpoint(11), &container), Err(Error::NotFound { .. })));
     lan.host.inside(|| kernel::remove_link("eth1")).unwrap();
     assert!(matches!(lan.on_host(|driver| driver.up(&lan.network)), Err(Error::Unavailable { .. })));
     assert!(matches!(lan.attach(&endpoint(11), &container), Err(Error::NotFound { .. })));
@@ -205,6 +206,22 @@ fn an_interface_that_a_crash_left_without_its_mark_is_removed() {
     lan.detach(&endpoint(8), None, &container);
     assert_eq!(names(&container), ["eth0"], "it is another endpoint's");
     lan.detach(&endpoint(9), None, &container);
+    assert!(names(&container).is_empty());
+}
+
+#[test]
+fn an_interface_that_the_containers_root_has_changed_is_removed() {
+    let lan = Lan::new();
+    let container = Namespace::new().unwrap();
+    let was = lan.attach(&endpoint(9), &container).unwrap();
+    let disguise = || {
+        kernel::set_alias("eth0", "uplink")?;
+        kernel::set_mac("eth0", "02:00:00:00:00:99".parse().unwrap())
+    };
+    container.inside(disguise).unwrap();
+    lan.detach(&endpoint(9), None, &container);
+    assert_eq!(names(&container), ["eth0"], "without an attachment it may have been there before");
+    lan.detach(&endpoint(9), Some(&was), &container);
     assert!(names(&container).is_empty());
 }
 
