@@ -6,7 +6,14 @@
 //! Nothing is remembered but in the kernel, where everything bears the mark of the engine: [`Firewall::list`] finds it, and
 //! whatever removes looks for it there.
 
-use std::fmt::Debug;
+mod conntrack;
+mod iptables;
+mod nfnetlink;
+mod nft;
+mod none;
+pub(crate) mod pick;
+
+use std::fmt::{self, Debug};
 use std::net::IpAddr;
 
 use mica_core::Result;
@@ -54,6 +61,39 @@ pub(crate) struct Lead {
     pub(crate) host: PortRange,
     pub(crate) to: IpAddr,
     pub(crate) container: PortRange,
+}
+
+/// As people write a published port, such as `127.0.0.1:8080/tcp`.
+impl fmt::Display for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(IpAddr::V6(at)) => write!(f, "[{at}]:")?,
+            Some(IpAddr::V4(at)) => write!(f, "{at}:")?,
+            None => {}
+        }
+        write!(f, "{}/{}", self.host, self.protocol)
+    }
+}
+
+/// What has a number in an IP header.
+pub(crate) trait Numbered: Sized {
+    /// Every one.
+    const ALL: [Self; 3];
+    /// Its number.
+    fn number(self) -> u8;
+}
+
+impl Numbered for Protocol {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    fn number(self) -> u8 {
+        let number = match self {
+            Self::Tcp => libc::IPPROTO_TCP,
+            Self::Udp => libc::IPPROTO_UDP,
+            Self::Sctp => libc::IPPROTO_SCTP,
+        };
+        number as u8
+    }
 }
 
 impl Guarded {

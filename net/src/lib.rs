@@ -16,6 +16,7 @@ mod none;
 #[cfg(test)]
 mod played;
 mod setting;
+mod sys;
 
 pub use bridge::BRIDGE;
 pub use macvlan::MACVLAN;

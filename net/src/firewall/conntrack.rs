@@ -1,0 +1,113 @@
+//! Forgetting connections: rules are asked once per connection, so an entry that was made under other rules goes on as they were.
+//! Nothing else ends those of UDP while packets keep coming (moby#8795).
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+
+use mica_core::{Error, Result};
+
+use super::nfnetlink::{Attributes, Message, Netfilter, attributes, find};
+use super::{Lead, Numbered};
+
+const GET: i32 = 1;
+const DELETE: i32 = 2;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_ID: u16 = 12;
+
+/// Forgets every connection to these ports of the host, wherever it leads by now.
+pub(crate) fn forget(leads: &[Lead]) -> Result<()> {
+    if leads.is_empty() {
+        return Ok(());
+    }
+    try_forget(leads).map_err(Error::io(|| "forget the connections of published ports"))
+}
+
+fn try_forget(leads: &[Lead]) -> io::Result<()> {
+    let mut nl = Netfilter::open()?;
+    let wanted = Wanted::of(leads);
+    let all = Message::new(libc::NFNL_SUBSYS_CTNETLINK, GET, libc::AF_UNSPEC, Attributes::new());
+    let entries = match nl.dump(&all) {
+        // A kernel that cannot name its connections.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let Some(original) = find(&entry.attributes, CTA_TUPLE_ORIG) else { continue };
+        if !Tuple::read(original).is_some_and(|way| wanted.has(&way)) {
+            continue;
+        }
+        let mut named = Attributes::new();
+        for (kind, value) in attributes(&entry.attributes) {
+            match kind {
+                CTA_TUPLE_ORIG => named = named.bytes(kind | 0x8000, value),
+                CTA_ID => named = named.bytes(kind, value),
+                _ => {}
+            }
+        }
+        let delete = Message::new(libc::NFNL_SUBSYS_CTNETLINK, DELETE, entry.family.into(), named);
+        match nl.tell(&delete) {
+            // It ended by itself.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Which connections are meant.
+struct Wanted {
+    everywhere: HashSet<(u8, u16, bool)>,
+    at: HashSet<(u8, u16, IpAddr)>,
+}
+
+impl Wanted {
+    fn of(leads: &[Lead]) -> Self {
+        let mut wanted = Self { everywhere: HashSet::new(), at: HashSet::new() };
+        for lead in leads {
+            let protocol = lead.protocol.number();
+            match lead.at {
+                Some(at) => wanted.at.extend(lead.host.ports().map(|port| (protocol, port, at))),
+                None => {
+                    wanted
+                        .everywhere
+                        .extend(lead.host.ports().map(|port| (protocol, port, lead.to.is_ipv4())));
+                }
+            }
+        }
+        wanted
+    }
+
+    fn has(&self, way: &Tuple) -> bool {
+        self.everywhere.contains(&(way.protocol, way.port, way.destination.is_ipv4()))
+            && is_here(way.destination)
+            || self.at.contains(&(way.protocol, way.port, way.destination))
+    }
+}
+
+/// Whether it is an address of this host: to no other can a socket be bound.
+fn is_here(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// Where a connection was opened to.
+struct Tuple {
+    destination: IpAddr,
+    protocol: u8,
+    port: u16,
+}
+
+impl Tuple {
+    /// `None` for what has no ports.
+    fn read(tuple: &[u8]) -> Option<Self> {
+        let (ip, proto) = (find(tuple, 1)?, find(tuple, 2)?);
+        let v4 = |kind| Some(IpAddr::from(<[u8; 4]>::try_from(find(ip, kind)?).ok()?));
+        let v6 = |kind| Some(IpAddr::from(<[u8; 16]>::try_from(find(ip, kind)?).ok()?));
+        Some(Self {
+            destination: v4(2).or_else(|| v6(4))?,
+            protocol: *find(proto, 1)?.first()?,
+            port: u16::from_be_bytes(find(proto, 3)?.try_into().ok()?),
+        })
+    }
+}

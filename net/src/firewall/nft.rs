@@ -1,0 +1,376 @@
+//! The firewall over nftables, spoken to by netlink; no program is run.
+//!
+//! [`ruleset`] is written once per engine, into a table of family `inet` and one of family `bridge`, and is the same for all
+//! networks. What tells them apart is [`elements`] of [`set`]s: a port that is published costs one element, whatever else there
+//! is. Every element has the mark of what it stands for as its comment.
+//!
+//! Senders are guarded in the family `bridge`, not by hooks of each port's own (`netdev`): one chain and three lookups do for all
+//! ports, and what is left when a port vanishes are elements, which bear marks, and no hooks, which bear none.
+
+mod elements;
+mod expression;
+mod foreign;
+mod legacy;
+mod ruleset;
+mod set;
+
+use std::collections::HashSet;
+use std::io;
+
+use mica_core::network::{Families, Mark, NetworkId, Owned, OwnerId, Protocol, Scope};
+use mica_core::{Error, Result};
+
+use super::nfnetlink::{Attributes, Message, Netfilter, Refused, find, text};
+use super::{Firewall, Ground, Guarded, Lead, conntrack};
+use set::{Element, Family, Layer, Measures, Set, ifname};
+
+/// The back end.
+#[derive(Debug)]
+pub(crate) struct Nft {
+    owner: OwnerId,
+    table: String,
+}
+
+impl Nft {
+    /// Fails with `Unavailable` where the kernel has no nftables, or takes not all of the rules. Nothing is written for that:
+    /// rules that do not stand yet are tried in a transaction that cannot succeed.
+    pub(crate) fn open(owner: OwnerId) -> Result<Self> {
+        let nft = Self { owner, table: ruleset::table(owner) };
+        nft.probe().map_err(|error| {
+            let reason = match error.kind() {
+                io::ErrorKind::PermissionDenied => "nftables takes CAP_NET_ADMIN; run it as root".to_owned(),
+                _ => format!("the kernel has no nftables, or not all of it that is needed: {error}"),
+            };
+            Error::Unavailable { reason }
+        })?;
+        Ok(nft)
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        let mut nl = Netfilter::open()?;
+        let table = |name: &str| Attributes::new().text(1, name);
+        let look = ruleset::request(Layer::Inet, libc::NFT_MSG_GETTABLE, table(&self.table));
+        if nl.get(&look)?.is_some() {
+            return Ok(());
+        }
+        let mut messages = ruleset::written(self.owner);
+        let last = messages.len();
+        let nothing = table("mica_no_such_table");
+        messages.push(ruleset::request(Layer::Inet, libc::NFT_MSG_DELTABLE, nothing));
+        match nl.transact(&messages) {
+            Err(Refused { message: Some(place), .. }) if place == last => Ok(()),
+            Err(Refused { error, .. }) => Err(error),
+            Ok(()) => Err(io::Error::other("a transaction that could not succeed did")),
+        }
+    }
+
+    /// A request about elements, in as many messages as they take.
+    fn about(&self, message: i32, flags: i32, elements: &[Element]) -> Vec<Message> {
+        /// An attribute holds less than 64 KiB.
+        const MOST: usize = 60_000;
+        let mut messages = Vec::new();
+        let mut send = |set: Set, list: &Attributes| {
+            let request = Attributes::new().text(1, &self.table).text(2, set.name()).nest(3, list);
+            messages.push(ruleset::request(set.layer(), message, request).with(flags));
+        };
+        for set in Set::all() {
+            let mut list = Attributes::new();
+            for element in elements.iter().filter(|element| element.set == set) {
+                let new = message == libc::NFT_MSG_NEWSETELEM;
+                list = list.nest(1, &if new { element.written() } else { element.named() });
+                if list.len() > MOST {
+                    send(set, &std::mem::take(&mut list));
+                }
+            }
+            if list.len() > 0 {
+                send(set, &list);
+            }
+        }
+        messages
+    }
+
+    fn add(&self, elements: &[Element]) -> Vec<Message> {
+        self.about(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE, elements)
+    }
+
+    fn delete(&self, elements: &[Element]) -> Vec<Message> {
+        self.about(libc::NFT_MSG_DELSETELEM, 0, elements)
+    }
+
+    /// The element that has the key of this one, whatever else it says.
+    fn same_key(&self, nl: &mut Netfilter, element: &Element) -> io::Result<Option<Element>> {
+        let list = Attributes::new().nest(1, &element.named());
+        let named = Attributes::new().text(1, &self.table).text(2, element.set.name()).nest(3, &list);
+        let request = ruleset::request(element.set.layer(), libc::NFT_MSG_GETSETELEM, named);
+        let found = nl.get(&request)?.map(|answer| Element::read(element.set, &answer.attributes));
+        Ok(found.and_then(|mut found| found.pop()))
+    }
+
+    /// Those of these elements that stand, or that do not.
+    fn sift(&self, nl: &mut Netfilter, elements: Vec<Element>, standing: bool) -> io::Result<Vec<Element>> {
+        let mut sifted = Vec::new();
+        for element in elements {
+            if (self.same_key(nl, &element)?.as_ref() == Some(&element)) == standing {
+                sifted.push(element);
+            }
+        }
+        Ok(sifted)
+    }
+
+    /// Every element of a set that bears a mark of this engine.
+    fn elements(&self, nl: &mut Netfilter, set: Set) -> io::Result<Vec<Element>> {
+        let named = Attributes::new().text(1, &self.table).text(2, set.name());
+        let request = ruleset::request(set.layer(), libc::NFT_MSG_GETSETELEM, named);
+        let answers = nl.dump(&request)?;
+        let read = answers.iter().flat_map(|answer| Element::read(set, &answer.attributes));
+        Ok(read.filter(|element| element.mark.owner == self.owner).collect())
+    }
+
+    /// The chains that are not as they should be.
+    fn faults(&self, nl: &mut Netfilter) -> io::Result<Vec<String>> {
+        let mut faults = Vec::new();
+        let chains = ruleset::chains();
+        for layer in Layer::ALL {
+            let of_table = Attributes::new().text(1, &self.table);
+            let rules = nl.dump(&ruleset::request(layer, libc::NFT_MSG_GETRULE, of_table))?;
+            for chain in chains.iter().filter(|chain| chain.layer == layer) {
+                let inside = |rule: &&[u8]| text(rule, 2) == Some(chain.name);
+                let sum = |rule: &[u8]| find(rule, 7).and_then(ruleset::sum_in);
+                let found = rules.iter().map(|rule| &rule.attributes[..]).filter(inside).map(sum);
+                if !found.eq(chain.sums().map(Some)) {
+                    let (name, layer) = (chain.name, layer.name());
+                    faults.push(format!("rules of chain '{name}' of table '{layer} {}'", self.table));
+                }
+            }
+        }
+        Ok(faults)
+    }
+
+    /// What makes the rules stand; nothing where they do.
+    fn standing(&self, nl: &mut Netfilter) -> io::Result<Vec<Message>> {
+        Ok(if self.faults(nl)?.is_empty() { Vec::new() } else { ruleset::written(self.owner) })
+    }
+
+    fn cuts(&self, nl: &mut Netfilter, ground: &Ground) -> io::Result<Vec<foreign::Cut>> {
+        let families: Vec<u8> = ground.subnets.iter().map(|subnet| subnet.family().nfproto()).collect();
+        foreign::cuts(nl, &self.table, &families, ground.bridge.as_str())
+    }
+
+    /// Takes elements away and adds others, and forgets what went by the ports among them. All of it, or nothing.
+    fn exchange(&self, nl: &mut Netfilter, gone: &[Element], new: &[Element], flags: i32) -> Result<()> {
+        let mut messages = self.delete(gone);
+        messages.extend(self.about(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE | flags, new));
+        nl.transact(&messages).map_err(|refused| self.taken(nl, new, refused))?;
+        // Those who sent to a port before it was published go on past it, where nothing ends their connection.
+        let before = leads(new).filter(|lead| lead.protocol == Protocol::Udp);
+        let stale: Vec<Lead> = leads(gone).chain(before).collect();
+        let Err(error) = conntrack::forget(&stale) else { return Ok(()) };
+        let mut back = self.delete(new);
+        back.extend(self.add(gone));
+        match nl.transact(&back) {
+            Ok(()) => Err(error),
+            Err(refused) => Err(Error::Incomplete {
+                what: "a change of the firewall".to_owned(),
+                failures: vec![error, self.failed(refused)],
+            }),
+        }
+    }
+
+    /// Says who has what was refused.
+    fn taken(&self, nl: &mut Netfilter, elements: &[Element], refused: Refused) -> Error {
+        if matches!(refused.error.raw_os_error(), Some(libc::EEXIST | libc::EBUSY)) {
+            for element in elements {
+                if let Ok(Some(other)) = self.same_key(nl, element) {
+                    return held(element, &other);
+                }
+            }
+        }
+        self.failed(refused)
+    }
+
+    fn failed(&self, refused: Refused) -> Error {
+        Error::driver(format!("change the rules of table '{}'", self.table), refused.error)
+    }
+
+    fn io<T>(&self, done: io::Result<T>) -> Result<T> {
+        done.map_err(Error::io(|| format!("look at the rules of table '{}'", self.table)))
+    }
+
+    fn transact(&self, nl: &mut Netfilter, messages: &[Message]) -> Result<()> {
+        nl.transact(messages).map_err(|refused| self.failed(refused))
+    }
+
+    fn connect(&self) -> Result<Netfilter> {
+        self.io(Netfilter::open())
+    }
+
+    /// The tables of this engine that are there.
+    fn tables(&self, nl: &mut Netfilter) -> Result<Vec<Layer>> {
+        let mut tables = Vec::new();
+        for layer in Layer::ALL {
+            let named = Attributes::new().text(1, &self.table);
+            if self.io(nl.get(&ruleset::request(layer, libc::NFT_MSG_GETTABLE, named)))?.is_some() {
+                tables.push(layer);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// What deletes the rules in others' tables for which this holds.
+    fn foreign(&self, nl: &mut Netfilter, meant: impl Fn(Scope) -> bool) -> Result<Vec<Message>> {
+        let ours = self.io(foreign::ours(nl))?.into_iter();
+        let meant = ours.filter(|(mark, ..)| mark.owner == self.owner && meant(mark.scope));
+        Ok(meant.map(|(.., delete)| delete).collect())
+    }
+}
+
+/// Who has what an element wants.
+fn held(element: &Element, other: &Element) -> Error {
+    let by = match other.mark.scope {
+        Scope::Endpoint(_, endpoint) if other.mark != element.mark => format!("endpoint '{endpoint}'"),
+        Scope::Endpoint(_, endpoint) => {
+            return Error::AlreadyExists { what: format!("the guard of endpoint '{endpoint}'") };
+        }
+        _ => "another network".to_owned(),
+    };
+    Error::InUse { what: what(element), by }
+}
+
+/// What an element does, for people.
+fn what(element: &Element) -> String {
+    match elements::lead(element) {
+        Some(lead) => format!("port {lead}"),
+        None => format!("an element of set '{}' of the firewall", element.set.name()),
+    }
+}
+
+impl Firewall for Nft {
+    fn name(&self) -> &'static str {
+        "nft"
+    }
+
+    fn shields(&self) -> bool {
+        true
+    }
+
+    fn close(&self, families: Families) -> Result<()> {
+        let mut nl = self.connect()?;
+        let wanted = [Family::V4, Family::V6].into_iter().filter(|family| families.has(*family));
+        let elements = wanted.map(|family| elements::closing(self.owner, family)).collect();
+        let mut messages = self.io(self.standing(&mut nl))?;
+        messages.extend(self.add(&self.io(self.sift(&mut nl, elements, false))?));
+        self.transact(&mut nl, &messages)
+    }
+
+    fn raise(&self, ground: &Ground) -> Result<()> {
+        let mut nl = self.connect()?;
+        let mut messages = self.io(self.standing(&mut nl))?;
+        let elements = elements::of_network(self.owner, ground);
+        messages.extend(self.add(&self.io(self.sift(&mut nl, elements, false))?));
+        let mark = Mark { owner: self.owner, scope: Scope::Network(ground.network) };
+        let bridge = ifname(&ground.bridge);
+        let cuts = self.io(self.cuts(&mut nl, ground))?;
+        messages.extend(cuts.iter().flat_map(|cut| cut.opening(&mark, &bridge)));
+        self.transact(&mut nl, &messages)
+    }
+
+    fn lower(&self, network: NetworkId) -> Result<()> {
+        let mut nl = self.connect()?;
+        let mut messages = self.foreign(&mut nl, |scope| scope == Scope::Network(network))?;
+        for set in Set::OF_NETWORKS {
+            let mut elements = self.io(self.elements(&mut nl, set))?;
+            elements.retain(|element| element.mark.scope == Scope::Network(network));
+            messages.extend(self.delete(&elements));
+        }
+        self.transact(&mut nl, &messages)
+    }
+
+    fn guard(&self, ground: &Ground, endpoint: &Guarded) -> Result<()> {
+        let mut nl = self.connect()?;
+        self.exchange(&mut nl, &[], &elements::of_endpoint(ground, endpoint), libc::NLM_F_EXCL)
+    }
+
+    fn publish(&self, ground: &Ground, was: &Guarded, now: &Guarded) -> Result<()> {
+        let mut nl = self.connect()?;
+        let before: HashSet<_> = elements::of_endpoint(ground, was).into_iter().collect();
+        let after: HashSet<_> = elements::of_endpoint(ground, now).into_iter().collect();
+        let gone = before.difference(&after).cloned().collect();
+        let gone = self.io(self.sift(&mut nl, gone, true))?;
+        let new: Vec<_> = match before == after {
+            true => self.io(self.sift(&mut nl, after.into_iter().collect(), false))?,
+            false => after.difference(&before).cloned().collect(),
+        };
+        self.exchange(&mut nl, &gone, &new, 0)
+    }
+
+    fn release(&self, mark: &Mark, was: Option<(&Ground, &Guarded)>) -> Result<()> {
+        let mut nl = self.connect()?;
+        let mut found = Vec::new();
+        match was {
+            Some((ground, endpoint)) => {
+                found = self.io(self.sift(&mut nl, elements::of_endpoint(ground, endpoint), true))?;
+            }
+            None => {
+                for set in Set::OF_ENDPOINTS {
+                    found.extend(self.io(self.elements(&mut nl, set))?);
+                }
+                found.retain(|element| element.mark == *mark);
+            }
+        }
+        self.transact(&mut nl, &self.delete(&found))?;
+        // Those of a release that failed at this point are found no more, but known.
+        let known = was.map(|(ground, endpoint)| endpoint.leads(ground));
+        conntrack::forget(&known.unwrap_or_else(|| leads(&found).collect()))
+    }
+
+    fn missing(&self, ground: &Ground, endpoint: Option<&Guarded>) -> Result<Vec<String>> {
+        let mut nl = self.connect()?;
+        let mut faults = self.io(self.faults(&mut nl))?;
+        let mut elements = elements::of_network(self.owner, ground);
+        elements.extend(endpoint.into_iter().flat_map(|endpoint| elements::of_endpoint(ground, endpoint)));
+        faults.extend(self.io(self.sift(&mut nl, elements, false))?.iter().map(what));
+        faults.dedup();
+        Ok(faults)
+    }
+
+    fn list(&self) -> Result<Vec<Owned>> {
+        let mut nl = self.connect()?;
+        let mut owned = Vec::new();
+        for layer in self.tables(&mut nl)? {
+            let object = format!("nftables table '{} {}'", layer.name(), self.table);
+            owned.push(Owned { scope: Scope::Driver, object });
+        }
+        for set in Set::all() {
+            let elements = self.io(self.elements(&mut nl, set))?;
+            owned.extend(elements.iter().map(|e| Owned { scope: e.mark.scope, object: what(e) }));
+        }
+        let foreign = self.io(foreign::ours(&mut nl))?.into_iter();
+        let ours = foreign.filter(|(mark, ..)| mark.owner == self.owner);
+        owned.extend(ours.map(|(mark, object, _)| Owned { scope: mark.scope, object }));
+        Ok(owned)
+    }
+
+    fn forbidden(&self, ground: &Ground) -> Result<Option<String>> {
+        let mut nl = self.connect()?;
+        let cuts = self.io(self.cuts(&mut nl, ground))?;
+        Ok(cuts.first().map(|cut| cut.text(ground.bridge.as_str())))
+    }
+
+    fn clear(&self) -> Result<()> {
+        let mut nl = self.connect()?;
+        let mut messages = self.foreign(&mut nl, |_| true)?;
+        for layer in self.tables(&mut nl)? {
+            let table = Attributes::new().text(1, &self.table);
+            messages.push(ruleset::request(layer, libc::NFT_MSG_DELTABLE, table));
+        }
+        self.transact(&mut nl, &messages)
+    }
+}
+
+/// What is published among these.
+fn leads(elements: &[Element]) -> impl Iterator<Item = Lead> {
+    elements.iter().filter_map(elements::lead)
+}
+
+#[cfg(test)]
+mod tests;
