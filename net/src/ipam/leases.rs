@@ -154,11 +154,12 @@ impl Leases {
         of: u128,
         owner: &Owner<'_>,
     ) -> Error {
-        let name = |endpoint: &EndpointId| {
-            let starting = || format!("endpoint '{endpoint}', which is being started");
-            owner(endpoint).ok().flatten().unwrap_or_else(starting)
+        let starting = |endpoint| format!("endpoint '{endpoint}', which is being started");
+        let name = |endpoint| Ok(owner(endpoint)?.unwrap_or_else(|| starting(endpoint)));
+        let by = match by.iter().map(name).collect::<Result<Vec<_>>>() {
+            Ok(names) => listed(&names),
+            Err(error) => return error,
         };
-        let by = listed(&by.iter().map(name).collect::<Vec<_>>());
         let network = &network.name;
         match wish {
             Some(wish) => Error::InUse { what: format!("address {wish} of network '{network}'"), by },
