@@ -42,7 +42,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Pending {
     /// It, as it came.
-    pub(crate) query: Vec<u8>,
+    query: Vec<u8>,
     id: u16,
     question: Query,
     limit: u16,

@@ -1,7 +1,7 @@
 //! The contents of `/etc/hosts` and `/etc/hostname`.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use mica_core::{Error, Result};
@@ -10,6 +10,9 @@ use crate::HostName;
 
 /// The longest name that the kernel keeps for a machine (`__NEW_UTS_LEN`).
 const MAX_HOSTNAME: usize = 64;
+
+/// Where a machine without a network is, as Debian has it.
+const LONE: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// What every machine's file starts with.
 const LOOPBACK: &str = "127.0.0.1\tlocalhost\n\
@@ -69,7 +72,7 @@ pub struct OwnNames {
 
 /// The content of `/etc/hosts`. What the user added comes before the container's own names, so it wins.
 ///
-/// `host` are the addresses at which the container reaches the host. Fails with [`Error::Options`] where
+/// A container without an address finds itself on its loopback. `host` are the addresses at which the container reaches the host. Fails with [`Error::Options`] where
 /// `host-gateway` is asked for and there are none.
 pub fn hosts_file(own: &OwnNames, extra: &[ExtraHost], host: &[IpAddr]) -> Result<String> {
     let mut text = LOOPBACK.to_owned();
@@ -89,7 +92,9 @@ pub fn hosts_file(own: &OwnNames, extra: &[ExtraHost], host: &[IpAddr]) -> Resul
             names.push(name);
         }
     }
-    own.addresses.iter().for_each(|address| line(address, &names.join(" ")));
+    let lone = [IpAddr::V4(LONE)];
+    let addresses = if own.addresses.is_empty() { &lone[..] } else { &own.addresses };
+    addresses.iter().for_each(|address| line(address, &names.join(" ")));
     Ok(text)
 }
 
@@ -135,6 +140,12 @@ mod tests {
     }
 
     #[test]
+    fn a_container_without_a_network_finds_itself_too() {
+        let text = hosts_file(&own("web", &[], &[]), &[], &[]).unwrap();
+        assert!(text.ends_with("127.0.1.1\tweb\n"), "{text}");
+    }
+
+    #[test]
     fn a_host_is_added_before_the_containers_own_names_in_each_way_to_write_it() {
         let extra = extra(&["a:1.2.3.4", "b=::1", "c:[fd00::9]", "d:fd00::8"]);
         let text = hosts_file(&own("web", &[], &["172.30.0.2"]), &extra, &[]).unwrap();
@@ -148,7 +159,7 @@ mod tests {
         let host = ["172.30.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         let text = hosts_file(&own("web", &[], &[]), &extra, &host).unwrap();
         assert!(
-            text.ends_with("172.30.0.1\thost.docker.internal\nfd00::1\thost.docker.internal\n"),
+            text.contains("\n172.30.0.1\thost.docker.internal\nfd00::1\thost.docker.internal\n"),
             "{text}"
         );
         let refused = hosts_file(&own("web", &[], &[]), &extra, &[]).unwrap_err().to_string();

@@ -17,8 +17,8 @@ use crate::Server;
 use crate::answer::{Pending, Via};
 use crate::stream::Stream;
 
-/// How long a server has. A client gives up after 5 seconds (resolv.conf(5)), so three are asked in that time.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long all servers together have. A client gives up after 5 seconds (resolv.conf(5)), and is told before.
+const PATIENCE: Duration = Duration::from_millis(4200);
 
 /// To whom an answer goes.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +29,21 @@ pub(crate) enum Client {
     Connection(u64),
 }
 
+/// What a client is told in the end; nothing where no message can say it.
+pub(crate) type Outcome = Option<Vec<u8>>;
+
 /// A query under way.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) client: Client,
     pub(crate) deadline: Instant,
+    /// How long each server has.
+    share: Duration,
     pending: Pending,
     left: vec::IntoIter<Server>,
     attempt: Attempt,
     /// What a server answered that could not help.
-    spare: Option<Vec<u8>>,
+    spare: Outcome,
 }
 
 /// One server being asked.
@@ -66,26 +71,28 @@ pub(crate) enum Progress {
 }
 
 impl Exchange {
-    /// Asks the first of these servers that can be asked; where there is none, gives back what to tell the client.
-    pub(crate) fn begin(
-        pending: Pending,
-        client: Client,
-        servers: Vec<Server>,
-    ) -> Result<Self, Option<Vec<u8>>> {
+    /// Asks the first of these servers that can be asked; where there is none, it has ended.
+    pub(crate) fn begin(pending: Pending, client: Client, servers: &[Server]) -> Result<Self, Outcome> {
+        let mut servers = servers.to_vec();
+        // A datagram may be lost, so a lone server is asked twice.
+        if let [lone] = &servers[..] {
+            servers.push(lone.clone());
+        }
+        let share = PATIENCE / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
         let mut left = servers.into_iter();
         match next_attempt(&pending, client, &mut left) {
             Some(attempt) => {
-                let deadline = Instant::now() + PATIENCE;
-                Ok(Self { client, deadline, pending, left, attempt, spare: None })
+                let deadline = Instant::now() + share;
+                Ok(Self { client, deadline, share, pending, left, attempt, spare: None })
             }
             None => Err(pending.failure()),
         }
     }
 
-    /// Asks the next server, by another socket; where there is none left, gives back what to tell the client.
-    pub(crate) fn go_on(mut self) -> Result<Self, Option<Vec<u8>>> {
+    /// Asks the next server, by another socket; where there is none left, it has ended.
+    pub(crate) fn go_on(mut self) -> Result<Self, Outcome> {
         match next_attempt(&self.pending, self.client, &mut self.left) {
-            Some(attempt) => Ok(Self { attempt, deadline: Instant::now() + PATIENCE, ..self }),
+            Some(attempt) => Ok(Self { attempt, deadline: Instant::now() + self.share, ..self }),
             None => Err(self.spare.or_else(|| self.pending.failure())),
         }
     }
@@ -149,12 +156,7 @@ impl Attempt {
         Ok(Self { id, socket })
     }
 
-    fn receive(
-        &mut self,
-        pending: &Pending,
-        buffer: &mut [u8],
-        spare: &mut Option<Vec<u8>>,
-    ) -> io::Result<Progress> {
+    fn receive(&mut self, pending: &Pending, buffer: &mut [u8], spare: &mut Outcome) -> io::Result<Progress> {
         let id = self.id;
         let mut sort = |answer: &[u8]| match pending.translate(answer, id) {
             Some(reply) if reply.failed => {

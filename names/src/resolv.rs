@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
+use mica_core::network::InterfaceName;
 use mica_core::{Error, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
@@ -19,8 +20,8 @@ const MAX_SERVERS: usize = 3;
 pub struct Server {
     /// Its address.
     pub address: IpAddr,
-    /// The interface on whose link a link-local address is, by name or number.
-    pub zone: Option<String>,
+    /// The interface on whose link a link-local address is, by name, or by number as a name.
+    pub zone: Option<InterfaceName>,
 }
 
 impl Server {
@@ -29,11 +30,11 @@ impl Server {
         let (IpAddr::V6(address), Some(zone)) = (self.address, &self.zone) else {
             return Ok(SocketAddr::new(self.address, DNS));
         };
-        let doing = || format!("find the interface '{}' of the name server {self}", zone.escape_debug());
-        let index = match zone.parse() {
+        let doing = || format!("find the interface '{zone}' of the name server {self}");
+        let index = match zone.as_str().parse() {
             Ok(index) => index,
             Err(_) => socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-                .and_then(|any| netdevice::name_to_index(any, zone))
+                .and_then(|any| netdevice::name_to_index(any, zone.as_str()))
                 .map_err(|e| Error::driver(doing(), e))?,
         };
         Ok(SocketAddrV6::new(address, DNS, 0, index).into())
@@ -62,7 +63,11 @@ impl FromStr for Server {
     fn from_str(text: &str) -> Result<Self> {
         let (address, zone) = text.split_once('%').map_or((text, None), |(a, zone)| (a, Some(zone)));
         let refuse = || Error::Options(format!("name server '{}' is no address", text.escape_debug()));
-        Ok(Self { address: address.parse().map_err(|_| refuse())?, zone: zone.map(str::to_owned) })
+        let address = address.parse().map_err(|_| refuse())?;
+        if zone.is_some() && !matches!(address, IpAddr::V6(_)) {
+            return Err(refuse());
+        }
+        Ok(Self { address, zone: zone.map(str::parse).transpose()? })
     }
 }
 
@@ -241,6 +246,8 @@ mod tests {
             assert!(Wishes::parse(servers, search, options).is_err(), "{servers:?} {search:?} {options:?}");
         };
         refused(&["1.1.1.1\nnameserver 2.2.2.2"], &[], &[]);
+        refused(&["fe80::1%eth0\nnameserver 2.2.2.2"], &[], &[]);
+        refused(&["1.1.1.1%eth0"], &[], &[]);
         refused(&["resolver.example.org"], &[], &[]);
         refused(&[], &["a.org b.org"], &[]);
         refused(&[], &["a.org", "."], &[]);

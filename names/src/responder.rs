@@ -16,7 +16,7 @@ use rustix::time::{
 
 use crate::View;
 use crate::answer::{Pending, Verdict, Via, judge};
-use crate::exchange::{Client, Exchange, Progress};
+use crate::exchange::{Client, Exchange, Outcome, Progress};
 pub use crate::inside::ADDRESS;
 use crate::inside::{self, Way};
 use crate::stream::Stream;
@@ -148,13 +148,19 @@ impl Responder {
             match token {
                 UDP => self.datagrams()?,
                 TCP => self.accept(),
-                TIMER => self.armed = None,
+                TIMER => self.rang(),
                 token if self.connections.contains_key(&token) => self.connection(token, flags),
                 token => self.exchange(token),
             }
         }
         self.expire(Instant::now());
         self.arm()
+    }
+
+    /// What was late is looked for in each turn; the timer only has to be silent again.
+    fn rang(&mut self) {
+        self.armed = None;
+        let _ = rustix::io::read(&self.timer, &mut [0; 8]);
     }
 
     fn datagrams(&mut self) -> Result<()> {
@@ -252,7 +258,7 @@ impl Responder {
 
     fn forward(&mut self, pending: Pending, client: Client) {
         let begun = if self.exchanges.len() < MOST_EXCHANGES {
-            Exchange::begin(pending, client, self.view.servers.clone())
+            Exchange::begin(pending, client, &self.view.servers)
         } else {
             Err(pending.failure())
         };
@@ -275,9 +281,8 @@ impl Responder {
         }
     }
 
-    /// Waits for the server of an exchange that goes on; tells the client how another one ended.
-    fn follow(&mut self, exchange: Result<Exchange, Option<Vec<u8>>>, client: Client) {
-        let mut exchange = exchange;
+    /// Waits for the server of an exchange that goes on; tells the client how one ended.
+    fn follow(&mut self, mut exchange: Result<Exchange, Outcome>, client: Client) {
         let answer = loop {
             match exchange {
                 Ok(open) => {

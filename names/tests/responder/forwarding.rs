@@ -1,9 +1,12 @@
 //! Names that the host's resolvers know.
 
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
+use mica_names::Responder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::client::{addresses, ask, ask_by_tcp, query, receive, socket};
 use crate::scene::{Served, on_a_host, view};
@@ -57,7 +60,7 @@ fn no_query_leaves_a_container_of_internal_networks_alone() {
 fn a_server_that_is_not_there_is_passed_over_at_once() {
     on_a_host(|container| {
         let _upstream = Upstream::start("127.0.0.2", |query| vec![upstream::address(query, 7)]);
-        // Nobody listens at the first, no route leads to the second, the third's link does not exist.
+        // Nobody is at the first, no route leads to the second, the third's link does not exist.
         let servers = ["127.0.0.1", "192.0.2.1", "fe80::1%nowhere", "127.0.0.2"];
         let _served = Served::start(container, view(&[], &servers));
         let start = Instant::now();
@@ -65,7 +68,7 @@ fn a_server_that_is_not_there_is_passed_over_at_once() {
             assert_eq!(addresses(&ask("example.org.")), ["192.0.2.7"]);
             assert_eq!(addresses(&ask_by_tcp("example.org.")), ["192.0.2.7"]);
         });
-        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     });
 }
 
@@ -106,6 +109,28 @@ fn when_nobody_answers_the_client_is_told_before_it_gives_up() {
         let start = Instant::now();
         assert_eq!(container.enter(|| ask("example.org.").response_code), ResponseCode::ServFail);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn when_there_is_nothing_to_do_it_sleeps() {
+    on_a_host(|container| {
+        let _silent = Upstream::start(STUB, |_| Vec::new());
+        let servers = [STUB; 8];
+        let mut responder = Responder::start(container.as_fd(), view(&[], &servers)).unwrap();
+        let client = container.enter(socket);
+        client.set_nonblocking(true).unwrap();
+        client.send(&query("example.org.").to_vec().unwrap()).unwrap();
+        let mut turns = 0;
+        while client.peek(&mut [0; 512]).is_err() {
+            responder.wait().unwrap();
+            responder.turn().unwrap();
+            turns += 1;
+        }
+        // The query, and the end of each server's time.
+        assert!(turns <= 2 * servers.len(), "{turns} turns");
+        let idle = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&responder, PollFlags::IN)], Some(&idle)).unwrap(), 0);
     });
 }
 

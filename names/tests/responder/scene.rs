@@ -19,9 +19,13 @@ impl Namespace {
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             run("ip link set lo up");
-            OwnedFd::from(File::open("/proc/thread-self/ns/net").unwrap())
+            Self::of("/proc/thread-self/ns/net")
         });
-        Self(made.join().unwrap())
+        made.join().unwrap()
+    }
+
+    pub(crate) fn of(path: &str) -> Self {
+        Self(File::open(path).unwrap().into())
     }
 
     /// Does this inside, on a thread of its own.

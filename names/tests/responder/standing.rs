@@ -1,9 +1,10 @@
 //! Where the server stands in the container, and that it is gone afterwards.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 use mica_names::{ADDRESS, Responder};
 
@@ -91,6 +92,39 @@ fn without_its_table_it_holds_port_53_and_says_why() {
             assert_eq!(UdpSocket::bind("0.0.0.0:53").unwrap_err().kind(), ErrorKind::AddrInUse);
             assert_eq!(TcpListener::bind("0.0.0.0:53").unwrap_err().kind(), ErrorKind::AddrInUse);
         });
+    });
+}
+
+#[test]
+fn it_serves_a_namespace_of_another_user_namespace() {
+    on_a_host(|_| {
+        let script = "ip link set lo up; echo made; read wait";
+        let mut owner = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "sh", "-ec", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut made = [0; 5];
+        owner.stdout.take().unwrap().read_exact(&mut made).unwrap();
+        let container = Namespace::of(&format!("/proc/{}/ns/net", owner.id()));
+        // It ends when its input does; the namespace stays.
+        assert!(!owner.wait().unwrap().success());
+        let responder = Responder::start(container.as_fd(), view(WEB, &[])).unwrap();
+        assert!(responder.holds_port().is_none());
+        let _served = Served::serve(responder);
+        container.enter(|| assert_eq!(addresses(&ask("web.")), ["172.30.0.2"]));
+    });
+}
+
+#[test]
+fn whoever_starts_it_stays_in_its_own_namespace() {
+    on_a_host(|container| {
+        let place = || fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let before = place();
+        let _served = Served::start(container, view(WEB, &[]));
+        assert_eq!(place(), before);
+        assert_ne!(container.enter(place), before);
     });
 }
 
