@@ -131,6 +131,8 @@ fn heed_nobody(name: &InterfaceName, ipv6: bool) -> Result<()> {
     }
     if ipv6 {
         setting::write(&setting("ndisc_notify"), "1")?;
+        // Nobody else has its link-local address either, which else could not be used for a second.
+        setting::write(&setting("accept_dad"), "0")?;
         // The default for new interfaces is the namespace's own.
         return setting::ensure(&setting("disable_ipv6"), "0");
     }

@@ -66,12 +66,13 @@ impl Site {
         link.kind == Some(InfoKind::Bridge) && link.mark() == Some(self.mark)
     }
 
-    /// Settings of the bridge. No router advertisement of a container tells the host anything (CVE-2020-10749); without a subnet of IPv6
-    /// the bridge does not speak it.
-    pub(super) fn settings(&self) -> [(String, &'static str); 2] {
+    /// Settings of the bridge. No router advertisement of a container tells the host anything (CVE-2020-10749). Its
+    /// link-local address is not looked for on other hosts, because until that is done, a second later, the host could not ask for its
+    /// neighbours. Without a subnet of IPv6 the bridge does not speak it.
+    pub(super) fn settings(&self) -> [(String, &'static str); 3] {
         let setting = |name| format!("ipv6/conf/{}/{name}", self.bridge);
         let ipv6 = if self.has(Family::V6) { "0" } else { "1" };
-        [(setting("accept_ra"), "0"), (setting("disable_ipv6"), ipv6)]
+        [(setting("accept_ra"), "0"), (setting("accept_dad"), "0"), (setting("disable_ipv6"), ipv6)]
     }
 
     /// What leads from 127.0.0.0/8 to a published port. It opens that block of the host to the bridge (CVE-2020-8558), unless a firewall
