@@ -47,7 +47,8 @@ const FIRST: u64 = 3;
 /// port 53 of [`ADDRESS`] is led there by nftables. Where the kernel has none of it they are at port 53, and
 /// [`holds_port`](Self::holds_port) says why.
 ///
-/// Everything of it is gone when it is dropped. Until then it keeps the namespace alive.
+/// Everything of it is gone when it is dropped. Until then it keeps the namespace alive. Dropping it waits for a grace
+/// period of the kernel (12 ms, no work), because of its rules; so it comes after whatever somebody waits for.
 #[derive(Debug)]
 pub struct Responder {
     view: View,

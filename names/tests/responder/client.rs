@@ -42,7 +42,7 @@ pub(crate) fn ask(name: &str) -> Message {
 }
 
 pub(crate) fn connect() -> TcpStream {
-    let stream = TcpStream::connect((ADDRESS, 53)).unwrap();
+    let stream = TcpStream::connect_timeout(&(ADDRESS, 53).into(), PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
