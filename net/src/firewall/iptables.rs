@@ -20,7 +20,7 @@ mod tool;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use mica_core::network::{Families, Family, Mark, NetworkId, Owned, OwnerId, Scope, Subnet};
+use mica_core::network::{Families, Family, Mark, NetworkId, Owned, OwnerId, Scope};
 use mica_core::{Error, Result};
 
 use self::listing::Standing;
@@ -36,6 +36,8 @@ pub(crate) struct Iptables {
     lock: PathBuf,
     /// IPv4, and IPv6 where the host has it.
     tools: Vec<Tool>,
+    /// Why there is none for IPv6.
+    lacking: Option<String>,
 }
 
 impl Iptables {
@@ -43,8 +45,14 @@ impl Iptables {
     /// program, the tables or the privilege.
     pub(crate) fn open(owner: OwnerId, dir: &Path) -> Result<Self> {
         let mut tools = vec![Tool::open(Family::V4)?];
-        tools.extend(Tool::open(Family::V6).ok());
-        Ok(Self { owner, lock: dir.join("iptables.lock"), tools })
+        let lacking = match Tool::open(Family::V6) {
+            Ok(tool) => {
+                tools.push(tool);
+                None
+            }
+            Err(err) => Some(err.to_string()),
+        };
+        Ok(Self { owner, lock: dir.join("iptables.lock"), tools, lacking })
     }
 
     fn lock(&self) -> Result<File> {
@@ -107,14 +115,12 @@ impl Iptables {
     /// Fails where a family has a subnet and no tables, or the bridge a name that no rule can hold.
     fn possible(&self, ground: &Ground) -> Result<()> {
         rules::safe(&ground.bridge)?;
-        let without = |subnet: &&Subnet| !self.tools.iter().any(|tool| tool.family() == subnet.family());
-        match ground.subnets.iter().find(without) {
-            None => Ok(()),
-            Some(subnet) => Err(Error::Unavailable {
-                reason: format!(
-                    "ip6tables does not work, which subnet {subnet} needs; make the network without it"
-                ),
+        let v6 = ground.subnets.iter().find(|subnet| subnet.family() == Family::V6);
+        match (v6, &self.lacking) {
+            (Some(subnet), Some(why)) => Err(Error::Unavailable {
+                reason: format!("subnet {subnet} needs ip6tables ({why}); make the network without it"),
             }),
+            _ => Ok(()),
         }
     }
 }
@@ -141,7 +147,7 @@ impl Firewall for Iptables {
         for tool in self.tools.iter().filter(|tool| families.has(tool.family())) {
             let mark = self.mark(Scope::Driver);
             let mut wanted = rules::shared(tool.family(), mark);
-            wanted.push(rules::close(tool.family(), mark));
+            wanted.push(rules::close(mark));
             let listing = tool.list(&Table::ALL, self.owner)?;
             tool.restore(&listing.difference(self.owner, &wanted, |_| false))?;
         }

@@ -193,7 +193,7 @@ pub(super) fn shared(family: Family, mark: Mark) -> Vec<Rule> {
 
 /// What is forwarded between interfaces that no engine of ours has is dropped. It is the last rule of the last chain: it
 /// overrules nobody who accepts.
-pub(super) fn close(_family: Family, mark: Mark) -> Rule {
+pub(super) fn close(mark: Mark) -> Rule {
     let foreign = "! -i mica+ ! -o mica+".to_owned();
     Rule::new(mark, Table::Filter, Chain::Pass, "close", foreign, Target::Drop)
 }
