@@ -47,7 +47,8 @@ pub const BRIDGE: NetworkEntry = NetworkEntry {
 mica_core::driver_options! {
     /// What all bridges of an engine have in common.
     struct Settings {
-        /// The firewall that is written to: nft, iptables or none; without it the first that works here.
+        /// The firewall that is written to: nft, iptables or none; without it the first that works here. With none the host's
+        /// owner sees to forwarding and to all rules, and no port is published.
         firewall: Option<String> = None,
     }
 }

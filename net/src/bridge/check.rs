@@ -60,10 +60,12 @@ fn of_bridge(netlink: &mut Netlink, site: &Site, faults: &mut Vec<String>) -> Re
 }
 
 fn of_settings(driver: &Bridge, site: &Site, faults: &mut Vec<String>) -> Result<()> {
-    let forwards = [("ipv4/ip_forward", site.routes.v4), ("ipv6/conf/all/forwarding", site.routes.v6)];
-    let forwards = forwards.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name.to_owned(), "1"));
-    let mut wanted: Vec<_> = site.settings().into_iter().chain(forwards).collect();
-    wanted.extend(driver.firewall.shields().then(|| site.route_localnet()));
+    let mut wanted = site.settings().to_vec();
+    if driver.firewall.shields() {
+        wanted.push(site.route_localnet());
+        let forwards = [("ipv4/ip_forward", site.routes.v4), ("ipv6/conf/all/forwarding", site.routes.v6)];
+        wanted.extend(forwards.iter().filter(|(_, on)| *on).map(|(name, _)| ((*name).to_owned(), "1")));
+    }
     for (name, value) in wanted {
         if let Some(now) = setting::read(&name)?.filter(|now| now != value) {
             faults.push(format!("net/{name} is {now}, not {value}"));

@@ -62,10 +62,12 @@ fn raise(driver: &Bridge, netlink: &mut Netlink, site: &Site) -> Result<Vec<Host
     equip(netlink, site, &link)?;
     driver.firewall.raise(&site.ground)?;
     failpoint::hit("bridge.up.raised").map_err(Error::io(|| "raise a firewall"))?;
-    if driver.firewall.shields() {
-        let (setting, value) = site.route_localnet();
-        setting::ensure(&setting, value)?;
+    if !driver.firewall.shields() {
+        // What forwarding would open nothing of ours could close: it is left to whoever wants no firewall of ours.
+        return Ok(Vec::new());
     }
+    let (setting, value) = site.route_localnet();
+    setting::ensure(&setting, value)?;
     if let Some(reason) = driver.firewall.forbidden(&site.ground)? {
         return Err(Error::Unavailable { reason });
     }
