@@ -1,8 +1,8 @@
 //! Containers on a bridge of the host's kernel, behind the host's own addresses.
 //!
-//! A network is a bridge with the gateways' addresses; an endpoint is a pair of veth links, one a port of the bridge, the other in the
-//! container. The pair is made by one message that lets the inner link be born in the container's namespace, since moving it there
-//! would cost 20 times as much. What gets through is the [`Firewall`]'s part.
+//! A network is a bridge with the gateways' addresses; an endpoint is a pair of veth links, one a port of the bridge,
+//! the other in the container. The pair is made by one message that lets the inner link be born in the container's
+//! namespace, since moving it there would cost 20 times as much. What gets through is the [`Firewall`]'s part.
 
 mod attach;
 mod check;
@@ -47,8 +47,8 @@ pub const BRIDGE: NetworkEntry = NetworkEntry {
 mica_core::driver_options! {
     /// What all bridges of an engine have in common.
     struct Settings {
-        /// The firewall that is written to: nft, iptables or none; without it the first that works here. With none the host's
-        /// owner sees to forwarding and to all rules, and no port is published.
+        /// The firewall that is written to: nft, iptables or none; without it the first that works here. With none
+        /// the host's owner sees to forwarding and to all rules, and no port is published.
         firewall: Option<String> = None,
     }
 }

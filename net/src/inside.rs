@@ -63,8 +63,9 @@ impl Inside {
         Ok(Self { netlink, index })
     }
 
-    /// Tells the neighbours whose addresses these are now, once the interface has a carrier: an address that another one had before is
-    /// still in their caches. The kernel announces addresses when the hardware address is set, here to what it is.
+    /// Tells the neighbours whose addresses these are now, once the interface has a carrier: an address that another
+    /// one had before is still in their caches. The kernel announces addresses when the hardware address is set, here
+    /// to what it is.
     pub(crate) fn announce(&mut self, wanted: &Wanted) -> Result<()> {
         let again = LinkUnspec::new_with_index(self.index).address(wanted.mac.octets().to_vec()).build();
         let requests = vec![link::request_by_index(self.index), link::change(again, &wanted.name)];
@@ -84,8 +85,8 @@ impl Inside {
         }
     }
 
-    /// Takes the default routes away that are not among the new ones, and makes those that are not among the old ones. The inner
-    /// result is the first refusal but for these.
+    /// Takes the default routes away that are not among the new ones, and makes those that are not among the old
+    /// ones. The inner result is the first refusal but for these.
     fn exchange(&mut self, old: &[IpAddr], new: &[IpAddr], fine: &[Errno]) -> Result<Result<(), Refused>> {
         let gone = old.iter().filter(|gateway| !new.contains(gateway));
         let mut requests: Vec<_> = gone.map(|&one| route::remove_default(self.index, one)).collect();
@@ -122,8 +123,8 @@ impl Inside {
     }
 }
 
-/// Lets no router advertisement tell the interface anything (CVE-2020-10749), before it is up and asks for one. Without an address of
-/// IPv6 it does not speak it at all.
+/// Lets no router advertisement tell the interface anything (CVE-2020-10749), before it is up and asks for one.
+/// Without an address of IPv6 it does not speak it at all.
 fn heed_nobody(name: &InterfaceName, ipv6: bool) -> Result<()> {
     let setting = |setting| format!("ipv6/conf/{name}/{setting}");
     if !setting::write(&setting("accept_ra"), "0")? {
@@ -144,7 +145,8 @@ fn set_up(index: u32, wanted: &Wanted) -> Request {
     ipv4.arp_notify = 1;
     let mut settings = vec![AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(ipv4)])];
     if wanted.ipv6() {
-        // The link-local address follows from the hardware address, whatever the host's default is: guards know it so.
+        // The link-local address follows from the hardware address, whatever the host's default is: guards know it
+        // so.
         settings.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]));
     }
     let message = LinkUnspec::new_with_index(index)

@@ -9,8 +9,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// Enough for a few system calls; the default of two megabytes is mapped for nothing.
 const STACK: usize = 128 * 1024;
 
-/// Does the work on a thread of its own that enters the namespace and ends with it. The calling thread stays where it is, whatever
-/// becomes of the work.
+/// Does the work on a thread of its own that enters the namespace and ends with it. The calling thread stays where it
+/// is, whatever becomes of the work.
 ///
 /// What is opened inside, such as a socket, belongs to the namespace for good, and can be used from anywhere.
 pub(crate) fn inside<T: Send>(ns: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

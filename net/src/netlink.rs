@@ -1,8 +1,9 @@
 //! Talking with the kernel about links, addresses and routes.
 //!
-//! The messages are made by rtnetlink's builders and encoded by its packet crates. Its connection is left aside: that one sends each
-//! request by itself and waits for a task to hand the answer over, where here all requests of an attachment go out in one piece, and
-//! every answer is read by the thread that asked. (Measured: 0.6 ms for an attachment against 1.5 ms.)
+//! The messages are made by rtnetlink's builders and encoded by its packet crates. Its connection is left aside: that
+//! one sends each request by itself and waits for a task to hand the answer over, where here all requests of an
+//! attachment go out in one piece, and every answer is read by the thread that asked. (Measured: 0.6 ms for an
+//! attachment against 1.5 ms.)
 
 pub(crate) mod address;
 pub(crate) mod link;
@@ -59,8 +60,8 @@ impl Netlink {
         namespace::inside(ns, || Ok(Self::open()?))
     }
 
-    /// Hands all requests over at once and reads the answer of each. The kernel carries them out in their order, each whatever became
-    /// of those before it.
+    /// Hands all requests over at once and reads the answer of each. The kernel carries them out in their order, each
+    /// whatever became of those before it.
     pub(crate) fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Answer>, Refused> {
         let mut answers = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter();
@@ -73,7 +74,8 @@ impl Netlink {
         }
     }
 
-    /// Hands all requests over at once; fails with the first that was refused. Those after it were carried out all the same.
+    /// Hands all requests over at once; fails with the first that was refused. Those after it were carried out all
+    /// the same.
     pub(crate) fn tell(&mut self, requests: Vec<Request>) -> Result<(), Refused> {
         self.ask(requests)?.into_iter().try_for_each(|answer| answer.map(drop))
     }

@@ -1,4 +1,5 @@
-//! Settings of a network namespace: the files below `/proc/sys/net`, which are those of the reading thread's namespace.
+//! Settings of a network namespace: the files below `/proc/sys/net`, which are those of the reading thread's
+//! namespace.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -6,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use mica_core::{Error, Result};
 
-/// Its value, without the newline; `None` where the kernel has no such setting, as all of IPv6's on a host without it.
+/// Its value, without the newline; `None` where the kernel has no such setting, as all of IPv6's on a host without
+/// it.
 ///
 /// The name is a path below `/proc/sys/net`, such as `ipv6/conf/eth0/accept_ra`.
 pub(crate) fn read(name: &str) -> Result<Option<String>> {
@@ -28,7 +30,8 @@ pub(crate) fn write(name: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// Sets it where the kernel has it and it differs: some settings take the kernel long even where they stay as they are.
+/// Sets it where the kernel has it and it differs: some settings take the kernel long even where they stay as they
+/// are.
 pub(crate) fn ensure(name: &str, value: &str) -> Result<()> {
     if read(name)?.is_some_and(|now| now != value) {
         write(name, value)?;

@@ -1,5 +1,5 @@
-//! Something happens between two steps of a bridge's or an endpoint's making: the process dies, and another one clears up after
-//! it; or a step fails, and the driver does so itself.
+//! Something happens between two steps of a bridge's or an endpoint's making: the process dies, and another one
+//! clears up after it; or a step fails, and the driver does so itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs::File;
@@ -15,7 +15,8 @@ use mica_core::network::{Endpoint, EndpointId, Families, Network, NetworkDriver,
 use mica_core::{Error, OptionMap, failpoint};
 use mica_net::BRIDGE;
 
-/// The variables that tell the child where the driver's directory is, what it is set to, and into which container it attaches.
+/// The variables that tell the child where the driver's directory is, what it is set to, and into which container it
+/// attaches.
 const ROOT: &str = "MICA_CRASH_ROOT";
 const FIREWALL: &str = "MICA_CRASH_FIREWALL";
 const CONTAINER: &str = "MICA_CRASH_CONTAINER";

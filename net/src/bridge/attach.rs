@@ -63,8 +63,8 @@ fn look(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<Link> {
     }
 }
 
-/// The pair of links, the inner one in the container's namespace, both down. The kernel does both of one message to it before anything
-/// can end the process, so none is left unmarked.
+/// The pair of links, the inner one in the container's namespace, both down. The kernel does both of one message to
+/// it before anything can end the process, so none is left unmarked.
 fn give_birth(
     driver: &Bridge,
     netlink: &mut Netlink,
@@ -86,9 +86,9 @@ fn give_birth(
     }
     match answers.next() {
         Some(Err(refused)) => {
-            // It bears no mark, and nobody else could have made it: the name was free before, and this call made it.
-            let made = link::by_name(netlink, place.veth.as_str()).ok().flatten();
-            let left = made.and_then(|made| link::remove(netlink, &made).err());
+            // It bears no mark, but this call made it.
+            let made = link::by_name(netlink, place.veth.as_str());
+            let left = made.and_then(|made| made.map_or(Ok(()), |made| link::remove(netlink, &made))).err();
             Err(undone(refused.into(), left.into_iter().map(Error::from).collect()))
         }
         _ => Ok(()),
@@ -126,8 +126,8 @@ fn pair(site: &Site, place: &Place, bridge: u32, ns: BorrowedFd<'_>) -> LinkMess
         .build()
 }
 
-/// The mark and the flags of the port, which the kernel takes for a link that is there only. A port that sends back where a frame came
-/// from lets a container reach itself at the host's address.
+/// The mark and the flags of the port, which the kernel takes for a link that is there only. A port that sends
+/// frames back where they came from lets a container reach itself at the host's address.
 fn port(driver: &Bridge, site: &Site, place: &Place) -> LinkMessage {
     let flags = vec![
         InfoBridgePort::HairpinMode(driver.firewall.shields()),
@@ -216,7 +216,8 @@ pub(super) fn detach(driver: &Bridge, net: &Network, ep: &Endpoint, was: Option<
     Error::unless_complete(format!("endpoint '{}'", ep.id), failures)
 }
 
-/// Where the record and the attachment say the same, only that was ever published; else an update may have died half-way.
+/// Where the record and the attachment say the same, only that was ever published; else an update may have died
+/// half-way.
 fn release(
     driver: &Bridge,
     net: &Network,

@@ -8,8 +8,8 @@ use super::NAME;
 mica_core::driver_options! {
     /// What `mica network create -o NAME=VALUE` sets.
     pub(super) struct Options {
-        /// Containers of the network reach each other. Without, each reaches the host and the world only; where the host has
-        /// br_netfilter, a port of the same network that is published at the host's address not either.
+        /// Containers of the network reach each other. Without, each reaches the host and the world only; where the
+        /// host has br_netfilter, a port of the same network that is published at the host's address not either.
         icc: bool = true,
         /// Connections to other networks bear the host's address. Without, the routers there must know the subnet.
         masquerade: bool = true,

@@ -1,6 +1,6 @@
 //! What a network becomes of what was wished for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mica_core::network::{Families, Family, InterfaceName, Network, Pool, Subnet};
 use mica_core::{Error, Result};
@@ -78,13 +78,13 @@ fn complete(driver: &Bridge, mut pool: Pool) -> Result<Pool> {
 fn is_for_hosts(subnet: Subnet) -> bool {
     match (subnet.first(), subnet.last()) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
-            let special = |ip: std::net::Ipv4Addr| {
+            let special = |ip: Ipv4Addr| {
                 ip.octets()[0] == 0 || ip.is_loopback() || ip.is_link_local() || ip.octets()[0] >= 224
             };
             !special(first) && !special(last)
         }
         (IpAddr::V6(first), IpAddr::V6(last)) => {
-            let special = |ip: std::net::Ipv6Addr| {
+            let special = |ip: Ipv6Addr| {
                 ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()
             };
             !special(first) && !special(last)

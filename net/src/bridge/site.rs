@@ -67,16 +67,16 @@ impl Site {
     }
 
     /// Settings of the bridge. No router advertisement of a container tells the host anything (CVE-2020-10749). Its
-    /// link-local address is not looked for on other hosts, because until that is done, a second later, the host could not ask for its
-    /// neighbours. Without a subnet of IPv6 the bridge does not speak it.
+    /// link-local address is not looked for on other hosts, because until that is done, a second later, the host
+    /// could not ask for its neighbours. Without a subnet of IPv6 the bridge does not speak it.
     pub(super) fn settings(&self) -> [(String, &'static str); 3] {
         let setting = |name| format!("ipv6/conf/{}/{name}", self.bridge);
         let ipv6 = if self.has(Family::V6) { "0" } else { "1" };
         [(setting("accept_ra"), "0"), (setting("accept_dad"), "0"), (setting("disable_ipv6"), ipv6)]
     }
 
-    /// What leads from 127.0.0.0/8 to a published port. It opens that block of the host to the bridge (CVE-2020-8558), unless a firewall
-    /// drops what comes from there.
+    /// What leads from 127.0.0.0/8 to a published port. It opens that block of the host to the bridge
+    /// (CVE-2020-8558), unless a firewall drops what comes from there.
     pub(super) fn route_localnet(&self) -> (String, &'static str) {
         (format!("ipv4/conf/{}/route_localnet", self.bridge), "1")
     }

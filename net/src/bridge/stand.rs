@@ -40,7 +40,8 @@ pub(super) fn down(driver: &Bridge, net: &Network) -> Result<()> {
     Error::unless_complete(format!("network '{}'", net.name), failures)
 }
 
-/// The bridge with its mark. The kernel does both of one message to it before anything can end the process, so none is left unmarked.
+/// The bridge with its mark. The kernel does both of one message to it before anything can end the process, so none
+/// is left unmarked.
 fn make(netlink: &mut Netlink, site: &Site) -> Result<()> {
     let name = site.bridge.as_str();
     let bridge = LinkMessageBuilder::<LinkBridge>::new(name);

@@ -203,8 +203,11 @@ fn a_check_names_everything_that_is_wrong() {
     };
     set(&ns, LinkUnspec::new_with_name("eth0").mtu(1400).build());
     set(&host.ns, LinkUnspec::new_with_name("mive02020202020").nocontroller().build());
+    on(&host.ns, || setting::write("ipv6/conf/mica11111111111/accept_ra", "2")).unwrap();
     let text = check().unwrap_err().to_string();
-    assert!(text.contains("has MTU 1400, not 1500") && text.contains("is no port of bridge"), "{text}");
+    for fault in ["has MTU 1400, not 1500", "is no port of bridge", "accept_ra is 2, not 0"] {
+        assert!(text.contains(fault), "{fault}: {text}");
+    }
 }
 
 #[test]

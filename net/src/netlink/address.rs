@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::{Netlink, Refused, Request};
 
-/// Gives a link an address. One of IPv6 is used at once: whoever leases addresses knows that nobody else has it, so the kernel need not
-/// ask around for a second.
+/// Gives a link an address. One of IPv6 is used at once: whoever leases addresses knows that nobody else has it, so
+/// the kernel need not ask around for a second.
 pub(crate) fn add(index: u32, address: Address) -> Request {
     let message = match address.ip() {
         IpAddr::V4(ip) => {

@@ -91,8 +91,8 @@ pub(crate) fn request_by_name(name: &str) -> Request {
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link '{name}'"))
 }
 
-/// Asks for a link by its index. The kernel finishes what is under way with the link's carrier before it answers, so that from
-/// then on it passes packets (`linkwatch_sync_dev` in `rtnl_getlink`, since Linux 6.8).
+/// Asks for a link by its index. The kernel finishes what is under way with the link's carrier before it answers, so
+/// that from then on it passes packets (`linkwatch_sync_dev` in `rtnl_getlink`, since Linux 6.8).
 pub(crate) fn request_by_index(index: u32) -> Request {
     let message = LinkUnspec::new_with_index(index).append_extra_attribute(terse()).build();
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link {index}"))

@@ -118,8 +118,8 @@ pub(crate) fn gateways(netlink: &mut Netlink, index: u32) -> Result<Vec<IpAddr>,
     Ok(ours.filter_map(|route| route.gateway).collect())
 }
 
-/// The MTU of the path to the world: the least of those of the default routes, which in each family is the one of the lowest metric.
-/// `None` where there is no default route.
+/// The MTU of the path to the world: the least of those of the default routes, which in each family is the one of the
+/// lowest metric. `None` where there is no default route.
 pub(crate) fn default_mtu(netlink: &mut Netlink) -> Result<Option<u32>, Refused> {
     let routes = routes(netlink)?;
     let mut least: Option<u32> = None;
