@@ -137,8 +137,8 @@ pub(crate) trait Firewall: Debug + Send + Sync {
     fn lower(&self, network: NetworkId) -> Result<()>;
     /// Guards an endpoint and publishes its ports. Fails with `InUse` for a port that leads elsewhere already.
     fn guard(&self, ground: &Ground, endpoint: &Guarded) -> Result<()>;
-    /// Publishes other ports; those that stay lose no connection. What is missing of the guard, because somebody flushed it, is
-    /// there again.
+    /// Publishes other ports; those that stay lose no connection. With the same ones on both sides it looks what is missing of the
+    /// guard, because somebody flushed it, and adds that.
     fn publish(&self, ground: &Ground, was: &Guarded, now: &Guarded) -> Result<()>;
     /// Undoes `guard`; when it returns nothing leads to the endpoint, and the entries of its connections through published ports
     /// are gone. With `was` it looks for that alone, which is cheap; without, for all that bears the mark.

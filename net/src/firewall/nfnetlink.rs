@@ -5,7 +5,10 @@
 
 mod wire;
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -15,10 +18,48 @@ pub(crate) use wire::{Attributes, Message, Parsed, attributes, find, number, tex
 const BUFFER: usize = 1 << 16;
 
 /// A connection to the netfilter of one network namespace, the one that the thread was in when it was opened.
+#[derive(Debug)]
 pub(crate) struct Netfilter {
     socket: Socket,
     buffer: Vec<u8>,
     sequence: u32,
+}
+
+/// Connections that are kept for the next call: where rules were deleted, closing one waits for a grace period of the kernel, some
+/// 15 ms.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(Mutex<Vec<(Namespace, Netfilter)>>);
+
+/// Which network namespace: the device and the inode of its file, which are no other's as long as a socket is open in it.
+type Namespace = (u64, u64);
+
+impl Connections {
+    /// Does something over a connection to the netfilter of the calling thread's network namespace. One over which something
+    /// failed is not used again.
+    pub(crate) fn with<T, E: From<io::Error>>(
+        &self,
+        work: impl FnOnce(&mut Netfilter) -> Result<T, E>,
+    ) -> Result<T, E> {
+        /// As many calls are rarely at work at once.
+        const MOST: usize = 4;
+        let file = fs::metadata("/proc/thread-self/ns/net")?;
+        let namespace = (file.dev(), file.ino());
+        let mut idle = self.idle();
+        let place = idle.iter().position(|(of, _)| *of == namespace);
+        let kept = place.map(|place| idle.swap_remove(place).1);
+        drop(idle);
+        let mut connection = kept.map_or_else(Netfilter::open, Ok)?;
+        let done = work(&mut connection)?;
+        let mut idle = self.idle();
+        if idle.len() < MOST {
+            idle.push((namespace, connection));
+        }
+        Ok(done)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<(Namespace, Netfilter)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A transaction that was not made: nothing of it stands.
@@ -117,23 +158,24 @@ impl Netfilter {
 
     /// Does all of these changes to nftables, or none of them. Without a message it does nothing.
     pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
-        let Some(last) = messages.len().checked_sub(1) else { return Ok(()) };
+        if messages.is_empty() {
+            return Ok(());
+        }
         let begin = self.next();
         let mut bytes = wire::batch(libc::NFNL_MSG_BATCH_BEGIN, begin);
-        let first = begin.wrapping_add(1);
-        for (place, message) in messages.iter().enumerate() {
-            let ack = if place == last { libc::NLM_F_ACK } else { 0 };
+        for (place, message) in (1..).zip(messages) {
+            let ack = if place == messages.len() { libc::NLM_F_ACK } else { 0 };
             let sequence = self.next();
             bytes.extend(message.encode(sequence, libc::NLM_F_REQUEST | ack));
         }
         let end = self.next();
         bytes.extend(wire::batch(libc::NFNL_MSG_BATCH_END, end));
         self.send(&bytes)?;
-        self.outcome(first, last)
+        self.outcome(begin, messages.len())
     }
 
-    /// What became of a transaction. The kernel has made it, and queued every answer, when `send` returns.
-    fn outcome(&mut self, first: u32, last: usize) -> Result<(), Refused> {
+    /// What became of a transaction of so many messages. The kernel has made it, and queued every answer, when `send` returns.
+    fn outcome(&mut self, begin: u32, messages: usize) -> Result<(), Refused> {
         let mut refused: Option<Refused> = None;
         let mut made = false;
         loop {
@@ -143,11 +185,12 @@ impl Netfilter {
             };
             for part in parts {
                 let wire::Part::Status(of, errno) = part? else { continue };
-                let place = of.wrapping_sub(first) as usize;
+                // 0 is the transaction as such.
+                let place = of.wrapping_sub(begin) as usize;
                 match errno {
-                    0 => made |= place == last,
+                    0 => made |= place == messages,
                     _ if refused.is_none() => {
-                        let message = (place <= last).then_some(place);
+                        let message = place.checked_sub(1).filter(|place| *place < messages);
                         refused = Some(Refused { message, error: io::Error::from_raw_os_error(errno) });
                     }
                     _ => {}

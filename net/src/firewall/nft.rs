@@ -20,7 +20,7 @@ use std::io;
 use mica_core::network::{Families, Mark, NetworkId, Owned, OwnerId, Protocol, Scope};
 use mica_core::{Error, Result};
 
-use super::nfnetlink::{Attributes, Message, Netfilter, Refused, find, text};
+use super::nfnetlink::{Attributes, Connections, Message, Netfilter, Refused, find, text};
 use super::{Firewall, Ground, Guarded, Lead, conntrack};
 use set::{Element, Family, Layer, Measures, Set, ifname};
 
@@ -29,14 +29,15 @@ use set::{Element, Family, Layer, Measures, Set, ifname};
 pub(crate) struct Nft {
     owner: OwnerId,
     table: String,
+    connections: Connections,
 }
 
 impl Nft {
     /// Fails with `Unavailable` where the kernel has no nftables, or takes not all of the rules. Nothing is written for that:
     /// rules that do not stand yet are tried in a transaction that cannot succeed.
     pub(crate) fn open(owner: OwnerId) -> Result<Self> {
-        let nft = Self { owner, table: ruleset::table(owner) };
-        nft.probe().map_err(|error| {
+        let nft = Self { owner, table: ruleset::table(owner), connections: Connections::default() };
+        nft.connections.with(|nl| nft.probe(nl)).map_err(|error: io::Error| {
             let reason = match error.kind() {
                 io::ErrorKind::PermissionDenied => "nftables takes CAP_NET_ADMIN; run it as root".to_owned(),
                 _ => format!("the kernel has no nftables, or not all of it that is needed: {error}"),
@@ -46,8 +47,7 @@ impl Nft {
         Ok(nft)
     }
 
-    fn probe(&self) -> io::Result<()> {
-        let mut nl = Netfilter::open()?;
+    fn probe(&self, nl: &mut Netfilter) -> io::Result<()> {
         let table = |name: &str| Attributes::new().text(1, name);
         let look = ruleset::request(Layer::Inet, libc::NFT_MSG_GETTABLE, table(&self.table));
         if nl.get(&look)?.is_some() {
@@ -200,8 +200,12 @@ impl Nft {
         nl.transact(messages).map_err(|refused| self.failed(refused))
     }
 
-    fn connect(&self) -> Result<Netfilter> {
-        self.io(Netfilter::open())
+    fn with<T>(&self, work: impl FnOnce(&mut Netfilter) -> Result<T>) -> Result<T> {
+        let done = self.connections.with(|nl| work(nl).map_err(Failure::Of));
+        done.map_err(|failure| match failure {
+            Failure::Of(error) => error,
+            Failure::Connecting(error) => Error::io(|| "connect to the kernel's netfilter")(error),
+        })
     }
 
     /// The tables of this engine that are there.
@@ -221,6 +225,18 @@ impl Nft {
         let ours = self.io(foreign::ours(nl))?.into_iter();
         let meant = ours.filter(|(mark, ..)| mark.owner == self.owner && meant(mark.scope));
         Ok(meant.map(|(.., delete)| delete).collect())
+    }
+}
+
+/// Why nothing came of something over a connection.
+enum Failure {
+    Connecting(io::Error),
+    Of(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Connecting(error)
     }
 }
 
@@ -254,116 +270,125 @@ impl Firewall for Nft {
     }
 
     fn close(&self, families: Families) -> Result<()> {
-        let mut nl = self.connect()?;
-        let wanted = [Family::V4, Family::V6].into_iter().filter(|family| families.has(*family));
-        let elements = wanted.map(|family| elements::closing(self.owner, family)).collect();
-        let mut messages = self.io(self.standing(&mut nl))?;
-        messages.extend(self.add(&self.io(self.sift(&mut nl, elements, false))?));
-        self.transact(&mut nl, &messages)
+        self.with(|nl| {
+            let wanted = [Family::V4, Family::V6].into_iter().filter(|family| families.has(*family));
+            let elements = wanted.map(|family| elements::closing(self.owner, family)).collect();
+            let mut messages = self.io(self.standing(nl))?;
+            messages.extend(self.add(&self.io(self.sift(nl, elements, false))?));
+            self.transact(nl, &messages)
+        })
     }
 
     fn raise(&self, ground: &Ground) -> Result<()> {
-        let mut nl = self.connect()?;
-        let mut messages = self.io(self.standing(&mut nl))?;
-        let elements = elements::of_network(self.owner, ground);
-        messages.extend(self.add(&self.io(self.sift(&mut nl, elements, false))?));
-        let mark = Mark { owner: self.owner, scope: Scope::Network(ground.network) };
-        let bridge = ifname(&ground.bridge);
-        let cuts = self.io(self.cuts(&mut nl, ground))?;
-        messages.extend(cuts.iter().flat_map(|cut| cut.opening(&mark, &bridge)));
-        self.transact(&mut nl, &messages)
+        self.with(|nl| {
+            let mut messages = self.io(self.standing(nl))?;
+            let elements = elements::of_network(self.owner, ground);
+            messages.extend(self.add(&self.io(self.sift(nl, elements, false))?));
+            let mark = Mark { owner: self.owner, scope: Scope::Network(ground.network) };
+            let bridge = ifname(&ground.bridge);
+            let cuts = self.io(self.cuts(nl, ground))?;
+            messages.extend(cuts.iter().flat_map(|cut| cut.opening(&mark, &bridge)));
+            self.transact(nl, &messages)
+        })
     }
 
     fn lower(&self, network: NetworkId) -> Result<()> {
-        let mut nl = self.connect()?;
-        let mut messages = self.foreign(&mut nl, |scope| scope == Scope::Network(network))?;
-        for set in Set::OF_NETWORKS {
-            let mut elements = self.io(self.elements(&mut nl, set))?;
-            elements.retain(|element| element.mark.scope == Scope::Network(network));
-            messages.extend(self.delete(&elements));
-        }
-        self.transact(&mut nl, &messages)
+        self.with(|nl| {
+            let mut messages = self.foreign(nl, |scope| scope == Scope::Network(network))?;
+            for set in Set::OF_NETWORKS {
+                let mut elements = self.io(self.elements(nl, set))?;
+                elements.retain(|element| element.mark.scope == Scope::Network(network));
+                messages.extend(self.delete(&elements));
+            }
+            self.transact(nl, &messages)
+        })
     }
 
     fn guard(&self, ground: &Ground, endpoint: &Guarded) -> Result<()> {
-        let mut nl = self.connect()?;
-        self.exchange(&mut nl, &[], &elements::of_endpoint(ground, endpoint), libc::NLM_F_EXCL)
+        self.with(|nl| self.exchange(nl, &[], &elements::of_endpoint(ground, endpoint), libc::NLM_F_EXCL))
     }
 
     fn publish(&self, ground: &Ground, was: &Guarded, now: &Guarded) -> Result<()> {
-        let mut nl = self.connect()?;
-        let before: HashSet<_> = elements::of_endpoint(ground, was).into_iter().collect();
-        let after: HashSet<_> = elements::of_endpoint(ground, now).into_iter().collect();
-        let gone = before.difference(&after).cloned().collect();
-        let gone = self.io(self.sift(&mut nl, gone, true))?;
-        let new: Vec<_> = match before == after {
-            true => self.io(self.sift(&mut nl, after.into_iter().collect(), false))?,
-            false => after.difference(&before).cloned().collect(),
-        };
-        self.exchange(&mut nl, &gone, &new, 0)
+        self.with(|nl| {
+            let before: HashSet<_> = elements::of_endpoint(ground, was).into_iter().collect();
+            let after: HashSet<_> = elements::of_endpoint(ground, now).into_iter().collect();
+            let gone = before.difference(&after).cloned().collect();
+            let gone = self.io(self.sift(nl, gone, true))?;
+            let new: Vec<_> = match before == after {
+                true => self.io(self.sift(nl, after.into_iter().collect(), false))?,
+                false => after.difference(&before).cloned().collect(),
+            };
+            self.exchange(nl, &gone, &new, 0)
+        })
     }
 
     fn release(&self, mark: &Mark, was: Option<(&Ground, &Guarded)>) -> Result<()> {
-        let mut nl = self.connect()?;
-        let mut found = Vec::new();
-        match was {
-            Some((ground, endpoint)) => {
-                found = self.io(self.sift(&mut nl, elements::of_endpoint(ground, endpoint), true))?;
-            }
-            None => {
-                for set in Set::OF_ENDPOINTS {
-                    found.extend(self.io(self.elements(&mut nl, set))?);
+        self.with(|nl| {
+            let mut found = Vec::new();
+            match was {
+                Some((ground, endpoint)) => {
+                    found = self.io(self.sift(nl, elements::of_endpoint(ground, endpoint), true))?;
                 }
-                found.retain(|element| element.mark == *mark);
+                None => {
+                    for set in Set::OF_ENDPOINTS {
+                        found.extend(self.io(self.elements(nl, set))?);
+                    }
+                    found.retain(|element| element.mark == *mark);
+                }
             }
-        }
-        self.transact(&mut nl, &self.delete(&found))?;
-        // Those of a release that failed at this point are found no more, but known.
-        let known = was.map(|(ground, endpoint)| endpoint.leads(ground));
-        conntrack::forget(&known.unwrap_or_else(|| leads(&found).collect()))
+            self.transact(nl, &self.delete(&found))?;
+            // Those of a release that failed at this point are found no more, but known.
+            let known = was.map(|(ground, endpoint)| endpoint.leads(ground));
+            conntrack::forget(&known.unwrap_or_else(|| leads(&found).collect()))
+        })
     }
 
     fn missing(&self, ground: &Ground, endpoint: Option<&Guarded>) -> Result<Vec<String>> {
-        let mut nl = self.connect()?;
-        let mut faults = self.io(self.faults(&mut nl))?;
-        let mut elements = elements::of_network(self.owner, ground);
-        elements.extend(endpoint.into_iter().flat_map(|endpoint| elements::of_endpoint(ground, endpoint)));
-        faults.extend(self.io(self.sift(&mut nl, elements, false))?.iter().map(what));
-        faults.dedup();
-        Ok(faults)
+        self.with(|nl| {
+            let mut faults = self.io(self.faults(nl))?;
+            let mut elements = elements::of_network(self.owner, ground);
+            elements
+                .extend(endpoint.into_iter().flat_map(|endpoint| elements::of_endpoint(ground, endpoint)));
+            faults.extend(self.io(self.sift(nl, elements, false))?.iter().map(what));
+            faults.dedup();
+            Ok(faults)
+        })
     }
 
     fn list(&self) -> Result<Vec<Owned>> {
-        let mut nl = self.connect()?;
-        let mut owned = Vec::new();
-        for layer in self.tables(&mut nl)? {
-            let object = format!("nftables table '{} {}'", layer.name(), self.table);
-            owned.push(Owned { scope: Scope::Driver, object });
-        }
-        for set in Set::all() {
-            let elements = self.io(self.elements(&mut nl, set))?;
-            owned.extend(elements.iter().map(|e| Owned { scope: e.mark.scope, object: what(e) }));
-        }
-        let foreign = self.io(foreign::ours(&mut nl))?.into_iter();
-        let ours = foreign.filter(|(mark, ..)| mark.owner == self.owner);
-        owned.extend(ours.map(|(mark, object, _)| Owned { scope: mark.scope, object }));
-        Ok(owned)
+        self.with(|nl| {
+            let mut owned = Vec::new();
+            for layer in self.tables(nl)? {
+                let object = format!("nftables table '{} {}'", layer.name(), self.table);
+                owned.push(Owned { scope: Scope::Driver, object });
+            }
+            for set in Set::all() {
+                let elements = self.io(self.elements(nl, set))?;
+                owned.extend(elements.iter().map(|e| Owned { scope: e.mark.scope, object: what(e) }));
+            }
+            let foreign = self.io(foreign::ours(nl))?.into_iter();
+            let ours = foreign.filter(|(mark, ..)| mark.owner == self.owner);
+            owned.extend(ours.map(|(mark, object, _)| Owned { scope: mark.scope, object }));
+            Ok(owned)
+        })
     }
 
     fn forbidden(&self, ground: &Ground) -> Result<Option<String>> {
-        let mut nl = self.connect()?;
-        let cuts = self.io(self.cuts(&mut nl, ground))?;
-        Ok(cuts.first().map(|cut| cut.text(ground.bridge.as_str())))
+        self.with(|nl| {
+            let cuts = self.io(self.cuts(nl, ground))?;
+            Ok(cuts.first().map(|cut| cut.text(ground.bridge.as_str())))
+        })
     }
 
     fn clear(&self) -> Result<()> {
-        let mut nl = self.connect()?;
-        let mut messages = self.foreign(&mut nl, |_| true)?;
-        for layer in self.tables(&mut nl)? {
-            let table = Attributes::new().text(1, &self.table);
-            messages.push(ruleset::request(layer, libc::NFT_MSG_DELTABLE, table));
-        }
-        self.transact(&mut nl, &messages)
+        self.with(|nl| {
+            let mut messages = self.foreign(nl, |_| true)?;
+            for layer in self.tables(nl)? {
+                let table = Attributes::new().text(1, &self.table);
+                messages.push(ruleset::request(layer, libc::NFT_MSG_DELTABLE, table));
+            }
+            self.transact(nl, &messages)
+        })
     }
 }
 
