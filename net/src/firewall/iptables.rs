@@ -1,13 +1,12 @@
 //! The back end for hosts whose owner filters with `iptables`.
 //!
-//! Chains of this engine hang off the built-in ones of the tables `raw`, `filter` and `nat`, in both families. Each rule bears
-//! a comment: the [`Mark`] of what it is part of, and a key that says what it does, of which there is one for each mark. So
-//! what stands is compared with what ought to stand by marks and keys, and the difference is one input of `iptables-restore`
-//! for each family that differs.
+//! Chains of this engine hang off the built-in ones of four tables, in both families. Each rule bears a comment: the [`Mark`] of
+//! what it is part of, and a key that says what it does, of which there is one for each mark. So what stands is compared with
+//! what ought to stand by marks and keys, and the difference is one input of `iptables-restore` for each family that differs.
 //!
-//! In `FORWARD` what is forbidden comes first and what is allowed last, behind the rules of the host's owner: none of theirs
-//! is overruled but a policy. The chain [`USER`] is theirs, for rules about the traffic of containers, and is asked before
-//! everything else.
+//! What is forbidden stands in `raw` and `mangle`, where no rule of another firewall accepts it first. What is allowed stands
+//! last in `filter`, behind the rules of the host's owner: none of theirs is overruled but a policy. The chain [`USER`] is
+//! theirs, for rules about the traffic of containers, and comes first there.
 //!
 //! `iptables` sees no ARP, and the packets within a bridge only where a setting of the host says so. Each port of a bridge is
 //! therefore guarded by a [filter of its own](sender), which needs no table.

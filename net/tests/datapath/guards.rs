@@ -178,6 +178,19 @@ under_both! {
         }
     }
 
+    fn an_accept_of_another_firewall_opens_no_network(scene: Scene) {
+        let (net, other) = (scene.network(&[]), scene.network(&[("masquerade", "false")]));
+        for program in ["iptables", "ip6tables"] {
+            scene.host.program(program, &["-I", "FORWARD", "-j", "ACCEPT"]);
+        }
+        let (one, far) = (scene.container(&net, 2, &[]), scene.container(&other, 2, &[]));
+        let (server, there) = (web(&one), web(&far));
+        for (to, back) in [(&one.v4, &far.v4), (&one.v6, &far.v6)] {
+            assert!(server.keeps_out(&far.machine, (to, 80)), "{to}");
+            assert!(there.keeps_out(&one.machine, (back, 80)), "{back}");
+        }
+    }
+
     fn a_rule_of_the_hosts_owner_that_drops_everything_is_named_and_kept(scene: Scene) {
         scene.host.program("iptables", &["-A", "FORWARD", "-j", "DROP"]);
         let err = scene.try_network(false, &[]).err().expect("nothing is forwarded");
@@ -196,7 +209,7 @@ fn flush(scene: &Scene) {
         }
         Backend::Iptables => {
             for program in ["iptables", "ip6tables"] {
-                for table in ["raw", "filter", "nat"] {
+                for table in ["raw", "mangle", "filter", "nat"] {
                     scene.host.program(program, &["-t", table, "-F"]);
                     scene.host.program(program, &["-t", table, "-X"]);
                 }

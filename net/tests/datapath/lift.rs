@@ -64,7 +64,7 @@ pub(crate) fn lift(scene: &Scene, guards: &[Guard]) {
 /// Deletes the rules that drop something and whose comments have one of these keys.
 fn delete(scene: &Scene, program: &str, keys: &[&str]) -> usize {
     let mut deleted = 0;
-    for table in ["raw", "filter"] {
+    for table in ["raw", "mangle", "filter"] {
         let listing = scene.host.program(program, &["-t", table, "-S"]);
         let rules: Vec<_> = listing.lines().filter_map(|line| line.strip_prefix("-A ")).collect();
         let meant = |rule: &str| rule.ends_with("-j DROP") && keys.iter().any(|key| rule.contains(key));

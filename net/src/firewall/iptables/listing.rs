@@ -160,6 +160,7 @@ impl Listing {
             match target {
                 _ if target == pass => return Fate::Accepted,
                 "ACCEPT" if always || named => return Fate::Accepted,
+                "RETURN" if always => return Fate::Goes,
                 "DROP" | "REJECT" if always => return Fate::Dropped(chain.to_owned()),
                 _ if always && depth < NESTED => match self.fate(target, pass, bridge, depth + 1) {
                     Fate::Goes => {}

@@ -12,7 +12,8 @@ use mica_core::{Error, Result};
 use crate::firewall::Ground;
 pub(super) use crate::firewall::Lead;
 
-/// The chain of the host's owner in the table `filter`. It is made where it is missing, and never written to.
+/// The chain of the host's owner in the table `filter`, before all other rules there. It is made where it is missing, and never
+/// written to. It may forbid more, and open what another firewall forbids; it cannot open what [`Chain::Drop`] drops.
 ///
 /// Its rules see packets after their destination was translated; `-m conntrack --ctorigdstport` matches the port of the host.
 pub(super) const USER: &str = "MICA-USER";
@@ -21,16 +22,18 @@ pub(super) const USER: &str = "MICA-USER";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Raw,
+    Mangle,
     Filter,
     Nat,
 }
 
 impl Table {
-    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Filter, Self::Nat];
+    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Mangle, Self::Filter, Self::Nat];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Mangle => "mangle",
             Self::Filter => "filter",
             Self::Nat => "nat",
         }
@@ -46,9 +49,9 @@ pub(super) enum Chain {
     User,
     /// In `raw`: what comes from the wrong side.
     Raw,
-    /// In `filter`, before all others' rules: what may not pass.
+    /// In `mangle`, which is asked before `filter`: what may not pass, whoever accepts it there.
     Drop,
-    /// In `filter`, after all others' rules: what may.
+    /// In `filter`, after all others' rules: what may pass.
     Pass,
     /// In `nat`: where published ports lead.
     Port,
@@ -60,7 +63,7 @@ impl Chain {
     /// Those that are this engine's alone, with their tables.
     pub(super) const OWN: [(Table, Self); 5] = [
         (Table::Raw, Self::Raw),
-        (Table::Filter, Self::Drop),
+        (Table::Mangle, Self::Drop),
         (Table::Filter, Self::Pass),
         (Table::Nat, Self::Port),
         (Table::Nat, Self::Masq),
@@ -182,8 +185,8 @@ pub(super) fn shared(family: Family, mark: Mark) -> Vec<Rule> {
     vec![
         Rule::new(mark, Table::Raw, Raw, "loopback", format!("-d {loopback} ! -i lo"), drop),
         jump(Table::Raw, "PREROUTING", "raw", "", Raw).first(),
-        Rule::new(mark, Table::Filter, Drop, "user", String::new(), Target::Jump(User)).first(),
-        jump(Table::Filter, "FORWARD", "drop", "", Drop).first(),
+        jump(Table::Mangle, "FORWARD", "drop", "", Drop).first(),
+        jump(Table::Filter, "FORWARD", "user", "", User).first(),
         jump(Table::Filter, "FORWARD", "pass", "", Pass),
         jump(Table::Nat, "PREROUTING", "port", own, Port),
         jump(Table::Nat, "OUTPUT", "port", own, Port),
@@ -201,7 +204,7 @@ pub(super) fn close(mark: Mark) -> Rule {
 /// What one network needs.
 pub(super) fn network(family: Family, mark: Mark, ground: &Ground) -> Result<Vec<Rule>> {
     safe(&ground.bridge)?;
-    let mut rules = filter(mark, ground);
+    let mut rules = forwarded(mark, ground);
     for subnet in ground.subnets.iter().filter(|subnet| subnet.family() == family) {
         let rule = |table, chain, key: &str, matches, target| {
             Rule::new(mark, table, chain, &format!("{key} {subnet} {}", ground.bridge), matches, target)
@@ -232,16 +235,16 @@ pub(super) fn network(family: Family, mark: Mark, ground: &Ground) -> Result<Vec
     Ok(rules)
 }
 
-/// What passes in and out of a bridge, in the table `filter`: the same in both families, whatever subnets it has.
-fn filter(mark: Mark, ground: &Ground) -> Vec<Rule> {
+/// What passes in and out of a bridge: the same in both families, whatever subnets it has.
+fn forwarded(mark: Mark, ground: &Ground) -> Vec<Rule> {
     const LED: &str = "--ctstate RELATED,ESTABLISHED,DNAT";
     let bridge = &ground.bridge;
-    let rule = |chain, key: &str, matches, target| {
-        Rule::new(mark, Table::Filter, chain, &format!("{key} {bridge}"), matches, target)
+    let rule = |table, chain, key: &str, matches, target| {
+        Rule::new(mark, table, chain, &format!("{key} {bridge}"), matches, target)
     };
-    let drop = |key, matches| rule(Chain::Drop, key, matches, Target::Drop);
+    let drop = |key, matches| rule(Table::Mangle, Chain::Drop, key, matches, Target::Drop);
     // Before the rule that closes the rest, which may be there already.
-    let pass = |key, matches| rule(Chain::Pass, key, matches, Target::Accept).first();
+    let pass = |key, matches| rule(Table::Filter, Chain::Pass, key, matches, Target::Accept).first();
     let within = format!("-i {bridge} -o {bridge}");
     let mut rules = Vec::new();
     if ground.internal {
