@@ -12,7 +12,7 @@ use super::stage::UPLINK;
 use crate::outcome::{Doing, Stop, Verdict};
 
 /// How long the kernel may take to finish a removal by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Links, addresses, routes, tables of rules and settings of a namespace, each as a line for people. What the kernel gives to
 /// a link by itself is not among them.

@@ -29,6 +29,8 @@ pub(crate) struct Plain {
     owner: OwnerId,
     dir: PathBuf,
     capabilities: NetCapabilities,
+    /// Whether neighbours are told who has an address now.
+    pub(crate) announces: bool,
 }
 
 fn kernel_failed(doing: &str) -> impl FnOnce(io::Error) -> Error {
@@ -38,7 +40,7 @@ fn kernel_failed(doing: &str) -> impl FnOnce(io::Error) -> Error {
 impl Plain {
     pub(crate) fn open(name: &'static str, owner: OwnerId, dir: &Path, given: &OptionMap) -> Result<Self> {
         let _: Options = options::parse_network(name, given, Options::DOCS)?;
-        Ok(Self { name, owner, dir: dir.to_owned(), capabilities: capabilities() })
+        Ok(Self { name, owner, dir: dir.to_owned(), capabilities: capabilities(), announces: true })
     }
 
     /// The bridge of a network, and the port of an endpoint.
@@ -104,17 +106,19 @@ impl Plain {
         kernel::set_alias(port, &self.mark(scope).to_string())?;
         kernel::set_master(port, Self::bridge(net.id).as_str())?;
         kernel::set_up(port, true)?;
+        let announces = if self.announces { "1" } else { "0" };
         Namespace::of(ns)?.inside(|| {
-            // With these the kernel tells neighbours of the addresses when the link comes up.
+            // With these the kernel tells neighbours of the addresses when the hardware address is set.
             for (name, value) in [
-                (format!("ipv4/conf/{inner}/arp_notify"), "1"),
-                (format!("ipv6/conf/{inner}/ndisc_notify"), "1"),
+                (format!("ipv4/conf/{inner}/arp_notify"), announces),
+                (format!("ipv6/conf/{inner}/ndisc_notify"), announces),
                 (format!("ipv6/conf/{inner}/accept_ra"), "0"),
             ] {
                 fs::write(format!("/proc/sys/net/{name}"), value)?;
             }
             told.addresses.iter().try_for_each(|address| kernel::add_address(inner, *address))?;
             kernel::set_up(inner, true)?;
+            kernel::set_mac(inner, told.mac)?;
             default_gateways(net, ep.gateway).into_iter().try_for_each(|by| kernel::add_route(all(by), by))
         })
     }
@@ -186,8 +190,11 @@ fn wrong_inside(told: &Interface, gateways: &[IpAddr]) -> io::Result<Vec<String>
     if !link.is_up {
         wrong.push("the interface is down".to_owned());
     }
-    if link.mtu != told.mtu || link.mac != told.mac.octets() {
-        wrong.push(format!("MTU {} and {:02x?}, expected {told:?}", link.mtu, link.mac));
+    if link.mtu != told.mtu {
+        wrong.push(format!("MTU {}, expected {}", link.mtu, told.mtu));
+    }
+    if link.mac != told.mac.octets() {
+        wrong.push(format!("hardware address {:02x?}, expected {}", link.mac, told.mac));
     }
     let there = kernel::addresses(Some(told.name.as_str()))?;
     wrong.extend(told.addresses.iter().filter(|a| !there.contains(a)).map(|a| format!("no address {a}")));

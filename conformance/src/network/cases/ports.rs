@@ -8,7 +8,7 @@ use mica_core::network::{Endpoint, Family, Mac, Network, Port, Protocol};
 use super::attach::fails_and_leaves_nothing;
 use super::list;
 use crate::network::case::nothing;
-use crate::network::traffic::{Connection, PROTOCOLS, Way};
+use crate::network::traffic::{Connection, PROTOCOLS, Way, lead_loopback_to};
 use crate::network::{Namespace, Placed, Stage};
 use crate::outcome::{Doing, Verdict, ensure, refused};
 
@@ -150,19 +150,17 @@ fn at_localhost(stage: &Stage<'_>) -> Verdict {
     by_port(stage.host(), LOCALHOST, 8080, &placed).is_open("from the host")?;
     let (host, _) = stage.uplink(Family::V4)?;
     by_port(stage.outside(), host, 8080, &placed).is_closed("from outside, at the host's address")?;
-    // The same link may carry packets to 127.0.0.1, if both ends want that (moby#41872).
-    let outside = stage.outside();
-    outside
-        .inside(|| {
-            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")?;
-            crate::network::kernel::set_up("lo", false)?;
-            let to = "127.0.0.0/8".parse().map_err(std::io::Error::other)?;
-            crate::network::kernel::add_route(to, host)
-        })
-        .doing(|| "lead 127.0.0.0/8 to the host")?;
-    by_port(outside, LOCALHOST, 8080, &placed).is_closed("from outside, at 127.0.0.1")?;
-    let _ = neighbour.inside(|| std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1"));
-    by_port(&neighbour.namespace, host, 8080, &placed).is_closed("from a container, at the host's address")
+    // Packets for 127.0.0.1 arrive at the host's link, if a neighbour wants that (moby#41872).
+    stage.outside().inside(|| lead_loopback_to(host)).doing(|| "lead 127.0.0.0/8 to the host")?;
+    by_port(stage.outside(), LOCALHOST, 8080, &placed).is_closed("from outside, at 127.0.0.1")?;
+    by_port(&neighbour.namespace, host, 8080, &placed)
+        .is_closed("from a container, at the host's address")?;
+    if let Some(gateway) = network.pools.iter().filter_map(|pool| pool.gateway).find(IpAddr::is_ipv4) {
+        neighbour.inside(|| lead_loopback_to(gateway))?;
+        by_port(&neighbour.namespace, LOCALHOST, 8080, &placed)
+            .is_closed("from a container, at 127.0.0.1")?;
+    }
+    Ok(())
 }
 
 fn range(stage: &Stage<'_>) -> Verdict {

@@ -11,7 +11,7 @@ use crate::network::case::nothing;
 use crate::network::kernel;
 use crate::network::snapshot::{setting, settings};
 use crate::network::stage::{UPLINK, outside_of, subnet};
-use crate::network::traffic::{Connection, Way};
+use crate::network::traffic::{Connection, Way, lead_loopback_to};
 use crate::network::{Namespace, Placed, Stage};
 use crate::outcome::{Doing, Verdict, ensure};
 
@@ -25,7 +25,7 @@ list! {
     "shield-from-outside" from_outside =
         "nothing gets from outside the host to a container's address",
         Shielded else nothing;
-    "shield-from-outside-by-neighbours" answers_come_back =
+    "shield-lets-answers-through" answers_come_back =
         "connections that a container began go on, both ways",
         Shielded else nothing;
     "shield-hardware-address" hardware_address =
@@ -152,12 +152,7 @@ fn loopback_of_the_host(stage: &Stage<'_>) -> Verdict {
     let placed = stage.placed(&network, 10)?;
     let gateways = network.pools.iter().filter_map(|pool| pool.gateway);
     let Some(gateway) = gateways.into_iter().find(IpAddr::is_ipv4) else { return Ok(()) };
-    placed.inside(|| {
-        std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")?;
-        kernel::set_up("lo", false)?;
-        let to = "127.0.0.0/8".parse().map_err(std::io::Error::other)?;
-        kernel::add_route(to, gateway)
-    })?;
+    placed.inside(|| lead_loopback_to(gateway))?;
     Way::direct(&placed.namespace, stage.host(), [127, 0, 0, 1].into())
         .is_closed("from a container, at 127.0.0.1")
 }
@@ -214,6 +209,9 @@ fn settings_told(stage: &Stage<'_>) -> Verdict {
     let network = stage.planned(1)?;
     let changes = stage.driver().up(&network).doing(|| "up")?;
     for ((name, was), (_, now)) in before.iter().zip(settings()) {
+        // Where all interfaces forward, the kernel sets that of each and the default (kernel documentation, ip-sysctl).
+        let with_all = name.starts_with("ipv6.conf.") && name.ends_with(".forwarding");
+        let name = if with_all { "ipv6.conf.all.forwarding" } else { name };
         let told = changes.iter().any(|change| change.setting.ends_with(name) && change.now == now);
         ensure!(*was == now || told, "{name} was '{was}' and is '{now}'; up answered {changes:?}");
     }
