@@ -1,11 +1,13 @@
 //! What there is to say about an engine and its drivers.
 
+mod network;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
 use mica_conformance::Outcome;
-use mica_core::{Capabilities, DriverEntry, GraphDriver, Support};
+use mica_core::{Capabilities, DriverEntry, GraphDriver, NetworkEntry, OptionDoc, Support};
 
 use crate::container::Status;
 use crate::engine::named;
@@ -33,8 +35,29 @@ pub struct TestSummary {
     pub text: String,
 }
 
+/// A driver of either kind.
+#[derive(Clone, Copy)]
+enum Found {
+    Storage(DriverEntry),
+    Network(NetworkEntry),
+}
+
 impl Engine {
-    /// All drivers, the most preferred first, each tried on the file system of this data root.
+    /// The driver of this name. Fails with those that exist.
+    fn find_driver(&self, name: &str) -> Result<Found> {
+        let registry = &self.config().registry;
+        if let Ok(entry) = registry.storage_driver(name) {
+            return Ok(Found::Storage(*entry));
+        }
+        registry.network_driver(name).map(|entry| Found::Network(*entry)).map_err(|_| {
+            let storage = registry.storage_drivers().iter().map(|entry| entry.name);
+            let network = registry.network_drivers().iter().map(|entry| entry.name);
+            let known = storage.chain(network).collect::<Vec<_>>().join(", ");
+            Error::Invalid(format!("unknown driver '{name}'; those that exist are: {known}"))
+        })
+    }
+
+    /// All storage drivers, the most preferred first, each tried on the file system of this data root.
     pub fn drivers(&self) -> Result<Vec<DriverInfo>> {
         self.transaction("drivers", Barrier::None, |transaction| {
             let entries = self.config().registry.storage_drivers();
@@ -58,25 +81,16 @@ impl Engine {
 
     /// The options of a driver with their docs, and its capabilities where it opens.
     pub fn describe_driver(&self, name: &str) -> Result<String> {
-        let entry = *self.config().registry.storage_driver(name)?;
+        match self.find_driver(name)? {
+            Found::Storage(entry) => self.describe_storage_driver(&entry),
+            Found::Network(entry) => self.describe_network_driver(&entry),
+        }
+    }
+
+    fn describe_storage_driver(&self, entry: &DriverEntry) -> Result<String> {
+        let name = entry.name;
         let mut text = format!("{name}: {}\n", entry.about);
-        text.push_str("\nOptions, set by --storage-opt:\n");
-        if entry.options.is_empty() {
-            text.push_str("  none\n");
-        }
-        for option in entry.options {
-            // Writing into a string does not fail.
-            let _ = writeln!(
-                text,
-                "  {name}.{} ({}; default: {})",
-                option.name,
-                option.value(),
-                option.default_value()
-            );
-            for line in option.help.lines() {
-                let _ = writeln!(text, "      {}", line.trim());
-            }
-        }
+        list_options(&mut text, "Options, set by --storage-opt", &format!("{name}."), entry.options);
         text.push_str("\nOn this host:\n");
         let opened = self.transaction("drivers", Barrier::None, |transaction| {
             let options = self.config().storage_opts.get(name).cloned().unwrap_or_default();
@@ -93,7 +107,7 @@ impl Engine {
         Ok(text)
     }
 
-    /// Checks that a driver keeps the storage contract on this host, in a directory of the data root, or in another one.
+    /// Checks that a driver keeps its contract on this host, in a directory of the data root, or in another one.
     /// `report` gets a line for each promise, and whether it was kept.
     pub fn test_driver(
         &self,
@@ -101,33 +115,32 @@ impl Engine {
         directory: Option<&Path>,
         report: &mut dyn FnMut(&str, bool) -> Result<()>,
     ) -> Result<TestSummary> {
-        let entry = self.config().registry.storage_driver(name)?;
+        match self.find_driver(name)? {
+            Found::Storage(entry) => self.test_storage_driver(&entry, directory, report),
+            Found::Network(entry) => self.test_network_driver(&entry, directory, report),
+        }
+    }
+
+    fn test_storage_driver(
+        &self,
+        entry: &DriverEntry,
+        directory: Option<&Path>,
+        report: &mut dyn FnMut(&str, bool) -> Result<()>,
+    ) -> Result<TestSummary> {
+        let name = entry.name;
         let options = self.config().storage_opts.get(name).cloned().unwrap_or_default();
         self.transaction("drivers test", Barrier::None, |transaction| {
             let root = directory.unwrap_or(transaction.staging());
             let subject = mica_conformance::Subject { entry, options: &options, root };
             let mut told = Ok(());
             let summary = mica_conformance::run(subject, &mut |case, outcome| {
-                let (line, is_good) = match outcome {
-                    Outcome::Passed => (format!("passed   {}", case.name), true),
-                    Outcome::Skipped(reason) => (format!("skipped  {}: {reason}", case.name), false),
-                    Outcome::Failed(reason) => {
-                        (format!("FAILED   {}: {} ({})", case.name, reason, case.promise), false)
-                    }
-                };
                 if told.is_ok() {
-                    told = report(&line, is_good);
+                    told = report(&ended(case.name, case.promise, outcome), *outcome == Outcome::Passed);
                 }
             })
             .map_err(|error| named(name, error.into()))?;
             told?;
-            Ok(TestSummary {
-                is_good: summary.is_good(),
-                text: format!(
-                    "{name}: {} passed, {} failed, {} skipped",
-                    summary.passed, summary.failed, summary.skipped
-                ),
-            })
+            Ok(summed_up(name, summary))
         })
     }
 
@@ -175,6 +188,37 @@ impl Engine {
         let (all, running, paused) = (containers.len(), count(Status::Running), count(Status::Paused));
         Ok([all, running, paused, all - running - paused])
     }
+}
+
+/// Appends options with their docs.
+fn list_options(text: &mut String, heading: &str, prefix: &str, options: &[OptionDoc]) {
+    // Writing into a string does not fail.
+    let _ = writeln!(text, "\n{heading}:");
+    if options.is_empty() {
+        text.push_str("  none\n");
+    }
+    for option in options {
+        let (value, default) = (option.value(), option.default_value());
+        let _ = writeln!(text, "  {prefix}{} ({value}; default: {default})", option.name);
+        for line in option.help.lines() {
+            let _ = writeln!(text, "      {}", line.trim());
+        }
+    }
+}
+
+/// How a case ended, in a line.
+fn ended(case: &str, promise: &str, outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Passed => format!("passed   {case}"),
+        Outcome::Skipped(reason) => format!("skipped  {case}: {reason}"),
+        Outcome::Failed(reason) => format!("FAILED   {case}: {reason} ({promise})"),
+    }
+}
+
+fn summed_up(name: &str, summary: mica_conformance::Summary) -> TestSummary {
+    let mica_conformance::Summary { passed, failed, skipped } = summary;
+    let text = format!("{name}: {passed} passed, {failed} failed, {skipped} skipped");
+    TestSummary { is_good: summary.is_good(), text }
 }
 
 fn describe(driver: &dyn GraphDriver) -> String {

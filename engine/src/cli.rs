@@ -6,6 +6,7 @@ mod adopt;
 mod container;
 mod human;
 mod image;
+mod network;
 mod output;
 mod print;
 mod refusal;
@@ -54,6 +55,9 @@ struct Cli {
     /// Run containers with this OCI runtime [default: the built-in one]
     #[arg(long, value_name = "PROGRAM")]
     runtime: Option<String>,
+    /// Let networks write to this firewall: nft, iptables or none [default: the first that works]
+    #[arg(long, value_name = "NAME")]
+    firewall: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -64,6 +68,8 @@ enum Command {
     Container(container::ContainerCommand),
     #[command(flatten)]
     Image(image::ImageCommand),
+    #[command(flatten)]
+    Network(network::NetworkCommand),
     #[command(flatten)]
     System(system::SystemCommand),
     #[command(flatten)]
@@ -138,11 +144,12 @@ fn flag_as_dockers(arg: clap::Arg) -> clap::Arg {
 
 /// `refused` is the exit status when the verb is not begun.
 fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
-    let Cli { root, storage_driver, storage_opts, runtime, command, .. } = cli;
+    let Cli { root, storage_driver, storage_opts, runtime, firewall, command, .. } = cli;
     let root = root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
     let mut config = Config::new(root.unwrap_or_else(|| DEFAULT_ROOT.into()), registry);
     config.storage_driver = storage_driver;
     config.runtime = runtime;
+    config.firewall = firewall;
     let options = storage_opts.iter().try_for_each(|option| config.storage_opt(option));
     let opened = options.and_then(|()| Engine::open(config));
     let engine = opened.map_err(|error| Failure { status: refused, error })?;
@@ -152,6 +159,7 @@ fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
     match command {
         Command::Container(command) => container::run(&engine, command),
         Command::Image(command) => image::run(&engine, command),
+        Command::Network(command) => network::run(&engine, command),
         Command::System(command) => system::run(&engine, command),
         Command::Volume(command) => volume::run(&engine, command),
     }

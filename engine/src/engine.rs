@@ -31,6 +31,8 @@ pub struct Config {
     pub storage_opts: BTreeMap<String, OptionMap>,
     /// The OCI runtime that runs containers, by name or path; `None` is the built-in one.
     pub runtime: Option<String>,
+    /// The firewall that network drivers write to, where they let it be chosen; `None` takes the first that works.
+    pub firewall: Option<String>,
 }
 
 impl Config {
@@ -42,6 +44,7 @@ impl Config {
             storage_driver: None,
             storage_opts: BTreeMap::new(),
             runtime: None,
+            firewall: None,
         }
     }
 

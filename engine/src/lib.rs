@@ -25,6 +25,7 @@ pub mod listing;
 pub mod load;
 mod lock;
 pub mod manage;
+pub mod networks;
 mod pipe;
 mod reboot;
 pub mod reference;

@@ -62,6 +62,16 @@ impl Root {
         self.path.join("volumes")
     }
 
+    /// Records of networks.
+    pub fn networks(&self) -> PathBuf {
+        self.path.join("networks")
+    }
+
+    /// The name that this root has in the kernel.
+    pub fn owner(&self) -> PathBuf {
+        self.path.join("owner")
+    }
+
     /// The directory that belongs to a storage driver.
     pub fn storage(&self, driver: &str) -> PathBuf {
         self.path.join("storage").join(driver)

@@ -1,4 +1,4 @@
-//! The verbs of storage drivers, and of what they hold.
+//! The verbs of drivers, and of what those of storage hold.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::about::DriverInfo;
 use crate::check::Depth;
 use crate::{Engine, Result};
 
-/// What can be done with storage drivers.
+/// What can be done with drivers.
 #[derive(Debug, Args)]
 pub(crate) struct DriversCommand {
     #[command(subcommand)]
@@ -20,6 +20,9 @@ pub(crate) struct DriversCommand {
     /// Print by a template, or as 'json'
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// List the network drivers alone; with a template the storage drivers are meant else
+    #[arg(long)]
+    network: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,7 +34,7 @@ enum DriversVerb {
         /// Its name
         name: String,
     },
-    /// Check on this host that one keeps the storage contract
+    /// Check on this host that one keeps its contract
     Test {
         /// Its name
         name: String,
@@ -66,7 +69,7 @@ pub(crate) struct Check {
 /// Does it.
 pub(crate) fn drivers(engine: &Engine, command: &DriversCommand) -> Outcome {
     match &command.command {
-        None | Some(DriversVerb::Ls) => list(engine, command.format.as_deref())?,
+        None | Some(DriversVerb::Ls) => list(engine, command.format.as_deref(), command.network)?,
         Some(DriversVerb::Show { name }) => print::text(&engine.describe_driver(name)?)?,
         Some(DriversVerb::Test { name, directory, verbose }) => {
             return test(engine, name, directory.as_ref(), *verbose);
@@ -93,7 +96,21 @@ fn check(engine: &Engine, flags: &Check) -> Outcome {
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn list(engine: &Engine, format: Option<&str>) -> Result<()> {
+fn list(engine: &Engine, format: Option<&str>, network: bool) -> Result<()> {
+    let mut reasons = String::new();
+    if !network {
+        print::text(&table(engine.drivers()?, &mut reasons).render(format)?)?;
+    }
+    if network || format.is_none() {
+        let separator = if network { "" } else { "\n" };
+        let table = table(engine.network_drivers()?, &mut reasons).render(format)?;
+        print::text(&format!("{separator}{table}"))?;
+    }
+    if format.is_none() { print::text(&reasons) } else { Ok(()) }
+}
+
+/// Sentences are too long for a column: why a driver is unavailable stands below.
+fn table(drivers: Vec<DriverInfo>, reasons: &mut String) -> Table {
     const COLUMNS: [super::table::Column; 5] = [
         ("Name", "NAME"),
         ("Status", "STATUS"),
@@ -102,16 +119,13 @@ fn list(engine: &Engine, format: Option<&str>) -> Result<()> {
         ("Lacking", "LACKING"),
     ];
     let mut table = Table::new(&COLUMNS, 4);
-    let mut reasons = String::new();
-    for DriverInfo { name, lacking, can, about } in engine.drivers()? {
+    for DriverInfo { name, lacking, can, about } in drivers {
         let status = if lacking.is_none() { "available" } else { "unavailable" };
-        // Sentences are too long for a column.
         reasons.extend(lacking.iter().map(|why| format!("\n{name} is unavailable: {why}\n")));
         let lacking = lacking.unwrap_or_default();
         table.row(vec![name.to_owned(), status.to_owned(), can, about.to_owned(), lacking]);
     }
-    print::text(&table.render(format)?)?;
-    if format.is_none() { print::text(&reasons) } else { Ok(()) }
+    table
 }
 
 fn test(engine: &Engine, name: &str, directory: Option<&PathBuf>, is_verbose: bool) -> Outcome {

@@ -13,7 +13,7 @@ use crate::{Engine, Result};
 /// What can be done with the engine as a whole.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
-    /// List the storage drivers, show their options, test them on this host
+    /// List the drivers of storage and networks, show their options, test them on this host
     Drivers(DriversCommand),
     /// Show what this engine works with
     Info,

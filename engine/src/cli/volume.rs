@@ -177,7 +177,7 @@ fn remove(engine: &Engine, flags: &Remove) -> Outcome {
 }
 
 /// Does the same to several volumes, and goes on after a failure.
-fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
+pub(super) fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> ExitCode {
     let mut status = ExitCode::SUCCESS;
     for name in names {
         if let Err(error) = act(name) {
