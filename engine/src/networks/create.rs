@@ -1,0 +1,133 @@
+//! Making a network: its subnets are chosen, its driver plans it, and it is recorded. Nothing is in the kernel then.
+
+use std::collections::BTreeMap;
+
+use mica_core::OptionMap;
+use mica_core::network::{InterfaceName, Network, NetworkId};
+use mica_net::ipam::{Taken, taken_by_host};
+
+use super::pools::{Ground, Wishes};
+use super::record::NetworkRecord;
+use super::{DEFAULT, HOST, Networks, is_predefined};
+use crate::container::{is_valid_name, now};
+use crate::intent::random_id;
+use crate::{Error, Result};
+
+/// The bridge of the default network, unless something else on the host is called so.
+const DEFAULT_INTERFACE: &str = "mica0";
+
+/// A network that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct NewNetwork {
+    /// Its name.
+    pub name: String,
+    /// Its driver; `None` takes the first.
+    pub driver: Option<String>,
+    /// Its addresses.
+    pub addresses: Wishes,
+    /// Its endpoints reach each other and the host, and nothing else.
+    pub internal: bool,
+    /// The driver's own options.
+    pub options: OptionMap,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Networks {
+    /// Makes a network.
+    pub fn create(&self, new: NewNetwork) -> Result<NetworkRecord> {
+        check_name(&new.name)?;
+        let bytes = random_id()?;
+        let id: NetworkId = bytes.parse()?;
+        let _alone = self.alone()?;
+        let others = self.records()?.whole()?;
+        if let Some(other) = others.iter().find(|other| other.name() == new.name) {
+            return Err(Error::Conflict(format!(
+                "network with name {} already exists, with id {}; remove that or take another name",
+                new.name,
+                other.id()
+            )));
+        }
+        let record = self.plan(new, id, None, &others)?;
+        self.write(&record)?;
+        Ok(record)
+    }
+
+    /// Makes the default network, unless somebody did meanwhile.
+    pub(super) fn make_default(&self) -> Result<NetworkRecord> {
+        let _alone = self.alone()?;
+        let others = self.records()?.whole()?;
+        if let Some(made) = others.iter().find(|other| other.name() == DEFAULT) {
+            return Ok(made.clone());
+        }
+        let new = || NewNetwork { name: DEFAULT.to_owned(), ..NewNetwork::default() };
+        let id = self.id_of(DEFAULT);
+        let record = match self.plan(new(), id, Some(DEFAULT_INTERFACE.parse()?), &others) {
+            // The name is another engine's, or nothing that this driver gives.
+            Err(Error::Storage(mica_core::Error::InUse { .. } | mica_core::Error::Options(_))) => {
+                self.plan(new(), id, None, &others)?
+            }
+            planned => planned?,
+        };
+        self.write(&record)?;
+        Ok(record)
+    }
+
+    /// What will be recorded. The caller has the lock.
+    fn plan(
+        &self,
+        new: NewNetwork,
+        id: NetworkId,
+        interface: Option<InterfaceName>,
+        others: &[NetworkRecord],
+    ) -> Result<NetworkRecord> {
+        let first = self.registry.network_drivers().first().map(|entry| entry.name.to_owned());
+        let driver = new.driver.or(first).unwrap_or_default();
+        if driver == HOST {
+            return Err(Error::Invalid(
+                "only one instance of \"host\" network is allowed; containers join it by --network host"
+                    .to_owned(),
+            ));
+        }
+        let opened = self.driver(&driver)?;
+        let pools = new.addresses.pools(opened.capabilities(), &self.owner, &ground(others)?)?;
+        let wanted = Network {
+            name: new.name,
+            interface,
+            pools,
+            internal: new.internal,
+            options: new.options.clone(),
+            ..Network::unrecorded(id)
+        };
+        Ok(NetworkRecord {
+            driver,
+            created: now(),
+            labels: new.labels,
+            options: new.options,
+            auxiliary: new.addresses.auxiliary,
+            network: opened.plan(wanted)?,
+        })
+    }
+}
+
+fn ground(others: &[NetworkRecord]) -> Result<Ground> {
+    let taken = |record: &NetworkRecord| {
+        let by = format!("network '{}'", record.name());
+        let subnets: Vec<_> = record.network.pools.iter().map(|pool| pool.subnet).collect();
+        subnets.into_iter().map(move |subnet| Taken { subnet, by: by.clone() })
+    };
+    Ok(Ground { networks: others.iter().flat_map(taken).collect(), host: taken_by_host()? })
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if is_predefined(name) || name == "default" {
+        return Err(Error::Conflict(format!("the name '{name}' is the engine's own; take another")));
+    }
+    if is_valid_name(name) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "invalid network name ({}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+        name.escape_debug()
+    )))
+}

@@ -1,0 +1,87 @@
+//! The records of endpoints: a file for each container in each network that it is connected to.
+
+use std::fs;
+use std::path::PathBuf;
+
+use mica_core::network::{Attachment, Endpoint, NetworkId};
+use serde::{Deserialize, Serialize};
+
+use super::record::{MAX_RECORD, names};
+use super::{NetworkRecord, Networks};
+use crate::container::remove_file;
+use crate::{Error, Result, root};
+
+/// A container's place in a network, as it is recorded.
+///
+/// It is written before anything of it is in the kernel, again with the attachment, and goes when `detach` has succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointRecord {
+    /// The network.
+    pub network: NetworkId,
+    /// The id of the container.
+    pub container: String,
+    /// The container's name when it was connected.
+    pub name: String,
+    /// What the driver is told.
+    pub endpoint: Endpoint,
+    /// What the driver answered, once it has.
+    pub attachment: Option<Attachment>,
+}
+
+impl Networks {
+    /// The endpoints of a network.
+    pub fn endpoints(&self, network: &NetworkId) -> Result<Vec<EndpointRecord>> {
+        let dir = self.endpoint_dir(network);
+        let mut endpoints = Vec::new();
+        for name in names(&dir)?.into_iter().filter(|name| name.ends_with(".json")) {
+            let path = dir.join(name);
+            // One that was disconnected meanwhile is none.
+            let Some(text) = root::read_optional(&path, MAX_RECORD)? else { continue };
+            let endpoint = serde_json::from_slice(&text);
+            endpoints.push(
+                endpoint.map_err(|e| Error::damaged(format!("endpoint record '{}'", path.display()), e))?,
+            );
+        }
+        Ok(endpoints)
+    }
+
+    /// Records an endpoint for the first time: from now on its network stays. Fails where the network was removed.
+    pub fn record_endpoint(&self, record: &EndpointRecord) -> Result<()> {
+        let _alone = self.alone()?;
+        if !self.all()?.found.iter().any(|known| known.network.id == record.network) {
+            return Err(Error::no_such("network", record.network.to_string()));
+        }
+        self.write_endpoint(record)
+    }
+
+    /// Replaces the record of an endpoint, as when its attachment is known. Its container is the caller's alone.
+    pub fn write_endpoint(&self, record: &EndpointRecord) -> Result<()> {
+        let path = self.endpoint_path(&record.network, &record.container);
+        let failed = || format!("write '{}'", path.display());
+        let dir = self.endpoint_dir(&record.network);
+        root::make_directory(&dir).map_err(Error::io(failed))?;
+        let text = serde_json::to_vec(record).map_err(|e| Error::io(failed)(e.into()))?;
+        let aside = path.with_extension("new");
+        // Not synced: a power cut is the end of what it describes.
+        fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)).map_err(Error::io(failed))
+    }
+
+    /// Ends the record of an endpoint that was detached. One that is gone is no error.
+    pub fn forget_endpoint(&self, network: &NetworkId, container: &str) -> Result<()> {
+        remove_file(&self.endpoint_path(network, container))
+    }
+
+    /// The names of the containers that are connected to it.
+    pub fn users(&self, record: &NetworkRecord) -> Result<Vec<String>> {
+        Ok(self.endpoints(&record.network.id)?.into_iter().map(|endpoint| endpoint.name).collect())
+    }
+
+    pub(super) fn endpoint_dir(&self, network: &NetworkId) -> PathBuf {
+        self.run.join("endpoints").join(network.to_string())
+    }
+
+    fn endpoint_path(&self, network: &NetworkId, container: &str) -> PathBuf {
+        self.endpoint_dir(network).join(format!("{container}.json"))
+    }
+}
