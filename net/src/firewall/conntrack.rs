@@ -111,3 +111,52 @@ impl Tuple {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use mica_core::network::{PortRange, Protocol};
+
+    use super::*;
+    use crate::played;
+
+    /// How many connections are known to a port.
+    fn known(port: u16) -> usize {
+        let all = Message::new(libc::NFNL_SUBSYS_CTNETLINK, GET, libc::AF_UNSPEC, Attributes::new());
+        let entries = Netfilter::open().unwrap().dump(&all).unwrap();
+        let tuples = entries.iter().filter_map(|entry| find(&entry.attributes, CTA_TUPLE_ORIG));
+        tuples.filter_map(Tuple::read).filter(|way| way.port == port).count()
+    }
+
+    fn run(program: &str, args: &[&str]) {
+        assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
+    }
+
+    #[test]
+    fn connections_to_a_port_are_forgotten_and_no_others() {
+        let work = || {
+            run("ip", &["link", "set", "lo", "up"]);
+            let chain = "add chain inet t c { type filter hook output priority 0; }";
+            // Connections are tracked where a rule asks for them.
+            run("nft", &[&format!("add table inet t; {chain}; add rule inet t c ct state new accept")]);
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for port in [5000, 5001, 5002] {
+                client.send_to(b"x", ("127.0.0.1", port)).unwrap();
+            }
+            let port = |number| PortRange::one(number).unwrap();
+            let lead = |at: Option<&str>, number| Lead {
+                protocol: Protocol::Udp,
+                at: at.map(|at| at.parse().unwrap()),
+                host: port(number),
+                to: "172.30.0.2".parse().unwrap(),
+                container: port(80),
+            };
+            forget(&[lead(None, 5000), lead(Some("127.0.0.1"), 5001), lead(Some("127.0.0.2"), 5002)])
+                .unwrap();
+            assert_eq!([5000, 5001, 5002].map(known), [0, 0, 1]);
+            Ok(())
+        };
+        played::on(&played::machine(), work).unwrap();
+    }
+}

@@ -88,30 +88,25 @@ impl Netfilter {
 
     /// Sends a request that has one answer. `None` where there is no such thing.
     pub(crate) fn get(&mut self, message: &Message) -> io::Result<Option<Parsed>> {
-        let sequence = self.next();
-        self.send(&message.encode(sequence, libc::NLM_F_REQUEST))?;
-        loop {
-            for part in self.receive(0)? {
-                match part? {
-                    wire::Part::Answer(of, parsed) if of == sequence => return Ok(Some(parsed)),
-                    wire::Part::Status(of, libc::ENOENT) if of == sequence => return Ok(None),
-                    wire::Part::Status(of, errno) if of == sequence => {
-                        return Err(io::Error::from_raw_os_error(errno));
-                    }
-                    _ => {}
-                }
-            }
+        match self.ask(message, 0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            answer => answer,
         }
     }
 
     /// Sends a request whose answer says only whether it was done.
     pub(crate) fn tell(&mut self, message: &Message) -> io::Result<()> {
+        self.ask(message, libc::NLM_F_ACK).map(drop)
+    }
+
+    fn ask(&mut self, message: &Message, flags: i32) -> io::Result<Option<Parsed>> {
         let sequence = self.next();
-        self.send(&message.encode(sequence, libc::NLM_F_REQUEST | libc::NLM_F_ACK))?;
+        self.send(&message.encode(sequence, libc::NLM_F_REQUEST | flags))?;
         loop {
             for part in self.receive(0)? {
                 match part? {
-                    wire::Part::Status(of, 0) if of == sequence => return Ok(()),
+                    wire::Part::Answer(of, parsed) if of == sequence => return Ok(Some(parsed)),
+                    wire::Part::Status(of, 0) if of == sequence => return Ok(None),
                     wire::Part::Status(of, errno) if of == sequence => {
                         return Err(io::Error::from_raw_os_error(errno));
                     }

@@ -180,11 +180,10 @@ fn leaving() -> Vec<Rule> {
 /// What an endpoint sends bears its own addresses, in every place where one stands, and advertises no router. Other protocols
 /// than IP do not pass: what they say of addresses is not known here.
 fn senders() -> Vec<Rule> {
-    const ARP: Field = Field::EtherType;
     const IP_ANY: [u8; 4] = [0; 4];
     const ICMPV6: [u8; 1] = [58];
     const ICMPV6_TYPE: Field = Field::transport(0, 1);
-    let ethertype = |kind: i32| rule().when(ARP, &(kind as u16).to_be_bytes());
+    let ethertype = |kind: i32| rule().when(Field::EtherType, &(kind as u16).to_be_bytes());
     let (arp_hardware, arp_source) = (Field::network(8, 6), Field::network(14, 4));
     let advertised = Field::transport(8, 16);
     let icmpv6 =
