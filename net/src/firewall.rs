@@ -153,3 +153,57 @@ pub(crate) trait Firewall: Debug + Send + Sync {
     /// Takes away what all networks shared. Every network was lowered.
     fn clear(&self) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests {
+    use mica_core::network::{EndpointId, OwnerId, Scope};
+
+    use super::*;
+
+    /// What leads where, of a port that is published in these families.
+    fn leads(port: &str, published: Families) -> Vec<String> {
+        let network = NetworkId::from_bytes([1; 16]);
+        let endpoint = EndpointId::from_bytes([2; 16]);
+        let ground = Ground {
+            network,
+            bridge: "mica0".parse().unwrap(),
+            subnets: vec!["172.30.0.0/24".parse().unwrap(), "fd00:30::/64".parse().unwrap()],
+            internal: false,
+            masquerade: true,
+            icc: true,
+        };
+        let guarded = Guarded {
+            mark: Mark { owner: OwnerId::from_bytes([3; 8]), scope: Scope::Endpoint(network, endpoint) },
+            interface: "micv0".parse().unwrap(),
+            mac: Mac::of_endpoint(&endpoint),
+            addresses: ["169.254.0.9", "172.30.0.9", "fe80::9", "fd00:30::9"]
+                .map(|ip| ip.parse().unwrap())
+                .into(),
+            ports: vec![port.parse().unwrap()],
+            published,
+        };
+        guarded
+            .leads(&ground)
+            .iter()
+            .map(|lead| format!("{lead} to {} {}", lead.to, lead.container))
+            .collect()
+    }
+
+    #[test]
+    fn a_port_leads_to_the_address_of_each_family_in_which_it_is_published() {
+        let (four, six) = (Families { v4: true, v6: false }, Families { v4: false, v6: true });
+        let both = Families { v4: true, v6: true };
+        for (port, published, expected) in [
+            ("8080:80", both, &["8080/tcp to 172.30.0.9 80", "8080/tcp to fd00:30::9 80"][..]),
+            ("8080:80", four, &["8080/tcp to 172.30.0.9 80"]),
+            ("8080:80", Families::NONE, &[]),
+            ("0.0.0.0:8080:80/udp", both, &["8080/udp to 172.30.0.9 80"]),
+            ("[::]:80-81:90-91", both, &["80-81/tcp to fd00:30::9 90-91"]),
+            ("127.0.0.1:8080:80", both, &["127.0.0.1:8080/tcp to 172.30.0.9 80"]),
+            ("127.0.0.1:8080:80", six, &[]),
+            ("[fd00::1]:8080:80", six, &["[fd00::1]:8080/tcp to fd00:30::9 80"]),
+        ] {
+            assert_eq!(leads(port, published), expected, "{port} {published:?}");
+        }
+    }
+}
