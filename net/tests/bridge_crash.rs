@@ -21,9 +21,10 @@ const ROOT: &str = "MICA_CRASH_ROOT";
 const FIREWALL: &str = "MICA_CRASH_FIREWALL";
 const CONTAINER: &str = "MICA_CRASH_CONTAINER";
 
-const POINTS: [&str; 5] = [
+const POINTS: [&str; 6] = [
     "bridge.up.made",
     "bridge.up.raised",
+    "host.noted",
     "bridge.attach.born",
     "bridge.attach.inside",
     "bridge.attach.guarded",
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for firewall in ["nft", "iptables", "none"] {
-        for point in POINTS {
+        // Without a firewall nothing of the host is changed.
+        for point in POINTS.into_iter().filter(|point| firewall != "none" || *point != "host.noted") {
             trials.push(Trial::test(format!("{firewall}-dies-at-{point}"), move || {
                 under(firewall, |driver, root, container| dies(driver, root, firewall, point, container));
                 Ok(())
@@ -74,7 +76,7 @@ fn dies(
     point: &str,
     container: &Namespace,
 ) -> io::Result<()> {
-    let before = names()?;
+    let before = (names()?, forwarding()?);
     let died = child(root, firewall, point, container)?;
     assert_eq!(died.signal(), Some(libc::SIGABRT), "the point was not reached: {died}");
     let left = driver.list().unwrap();
@@ -83,7 +85,7 @@ fn dies(
     driver.down(&network()).unwrap();
     driver.restore().unwrap();
     assert_eq!(driver.list().unwrap(), []);
-    assert_eq!(names()?, before);
+    assert_eq!((names()?, forwarding()?), before);
     connect(driver, container.as_fd()).unwrap();
     Ok(())
 }
@@ -111,6 +113,12 @@ fn fail(driver: &dyn NetworkDriver, container: BorrowedFd<'_>) -> ! {
 
 fn names() -> io::Result<Vec<String>> {
     Ok(kernel::links()?.into_iter().map(|link| link.name).collect())
+}
+
+/// Whether the host forwards, in both families.
+fn forwarding() -> io::Result<[String; 2]> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/{name}"));
+    Ok([read("ipv4/ip_forward")?, read("ipv6/conf/all/forwarding")?])
 }
 
 fn child(root: &Path, firewall: &str, point: &str, container: &Namespace) -> io::Result<ExitStatus> {
