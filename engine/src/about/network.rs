@@ -9,7 +9,7 @@ use mica_core::network::{Addressing, NetCapabilities, OwnerId};
 use mica_core::{NetworkDriver, NetworkEntry, OptionMap};
 
 use super::{DriverInfo, TestSummary, ended, list_options, summed_up, support, yes};
-use crate::{Barrier, Engine, Error, Result};
+use crate::{Barrier, Engine, Error, Result, networks};
 
 /// The engine that a driver is opened for to be asked what it can do. It makes nothing, so nothing ever bears this mark.
 const NOBODY: OwnerId = OwnerId::from_bytes([0; 8]);
@@ -35,11 +35,8 @@ impl Engine {
         Ok(DriverInfo { name: entry.name, lacking, can, about: entry.about })
     }
 
-    /// What is set of the driver's own settings.
     fn network_settings(&self, entry: &NetworkEntry) -> OptionMap {
-        let has_firewall = entry.settings.iter().any(|setting| setting.name == FIREWALL);
-        let chosen = self.config().firewall.iter().filter(|_| has_firewall);
-        chosen.map(|word| (FIREWALL.to_owned(), word.clone())).collect()
+        networks::settings(entry, self.config().firewall.as_deref())
     }
 
     pub(super) fn describe_network_driver(&self, entry: &NetworkEntry) -> Result<String> {
@@ -84,9 +81,6 @@ impl Engine {
         })
     }
 }
-
-/// The setting that `--firewall` gives to each driver that has it.
-const FIREWALL: &str = "firewall";
 
 fn named(name: &str, error: mica_core::Error) -> Error {
     match error {

@@ -25,7 +25,7 @@ struct Known {
 
 impl Networks {
     /// Looks for what drivers have in the kernel that no record names. With `repair` that is taken away, and every network
-    /// that is in use, or of which something stands, is made whole.
+    /// that is in use, or of which something stands, is made whole; addresses that nobody recorded are given back.
     pub fn check(&self, repair: bool) -> Result<NetworkReport> {
         let _alone = self.alone()?;
         let mut report = NetworkReport::default();
@@ -43,6 +43,15 @@ impl Networks {
             }
             if repair { mend(driver, &owned, &known, report) } else { Ok(()) }
         })?;
+        for record in self.records()?.found.iter().filter(|_| repair) {
+            let given_back = self.sweep_leases(&record.network.id)?;
+            if given_back > 0 {
+                report.done.push(format!(
+                    "gave back the addresses of {given_back} endpoint(s) of network '{}' that have no record",
+                    record.name()
+                ));
+            }
+        }
         Ok(report)
     }
 

@@ -1,9 +1,12 @@
 //! The records of endpoints: a file for each container in each network that it is connected to.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use mica_core::network::{Attachment, Endpoint, NetworkId};
+use mica_core::network::{Attachment, Endpoint, EndpointId, NetworkId};
+use mica_net::ipam::{Lease, Wanted};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MAX_RECORD, names};
@@ -70,6 +73,34 @@ impl Networks {
     /// Ends the record of an endpoint that was detached. One that is gone is no error.
     pub fn forget_endpoint(&self, network: &NetworkId, container: &str) -> Result<()> {
         remove_file(&self.endpoint_path(network, container))
+    }
+
+    /// Leases the addresses of an endpoint whose record is about to be written: what is wished for, else the next in turn
+    /// that is not `promised` to another. The lease is dropped once the record is there; without a record it is void.
+    pub fn lease(
+        &self,
+        record: &NetworkRecord,
+        endpoint: EndpointId,
+        wishes: &[IpAddr],
+        promised: &BTreeSet<IpAddr>,
+    ) -> Result<Lease> {
+        let network = &record.network;
+        let wanted = Wanted { network, endpoint, wishes, promised };
+        Ok(self.leases()?.take(&wanted, &|id| self.holder(&network.id, id))?)
+    }
+
+    /// Gives back what endpoints of the network hold that have no record; the number of those endpoints.
+    pub(super) fn sweep_leases(&self, network: &NetworkId) -> Result<usize> {
+        Ok(self.leases()?.sweep(network, &|id| self.holder(network, id))?.len())
+    }
+
+    /// Whose endpoint it is, for people; `None` for one without a record.
+    fn holder(&self, network: &NetworkId, endpoint: &EndpointId) -> mica_core::Result<Option<String>> {
+        let endpoints = self.endpoints(network);
+        let endpoints =
+            endpoints.map_err(|error| mica_core::Error::driver("look whose an address is", error))?;
+        let found = endpoints.into_iter().find(|record| record.endpoint.id == *endpoint);
+        Ok(found.map(|record| format!("container '{}'", record.name)))
     }
 
     /// The names of the containers that are connected to it.

@@ -110,7 +110,8 @@ fn read(path: &Path) -> Result<Option<NetworkRecord>> {
 }
 
 fn damaged(path: &Path, reason: &dyn std::fmt::Display) -> Error {
-    Error::damaged(format!("network record '{}'", path.display()), reason)
+    let hint = "without this file 'mica network check --repair' removes what is left of the network";
+    Error::damaged(format!("network record '{}'", path.display()), format!("{reason}; {hint}"))
 }
 
 /// Reads a directory that need not be there.

@@ -1,8 +1,10 @@
 //! `network check`: the records against the kernel.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 
-use mica_core::network::Network;
+use mica_core::network::{EndpointId, Network};
 
 use crate::host::Host;
 
@@ -46,6 +48,23 @@ fn what_somebody_took_away_from_a_network_is_made_again() {
     assert!(text.contains("made "), "{text}");
     assert_eq!(nft(&["list", "ruleset"]).out, before);
     assert!(host.links().contains(&bridge));
+}
+
+#[test]
+fn addresses_of_whom_nobody_knows_are_given_back() {
+    let host = Host::new();
+    host.ok(&["network", "create", "--subnet", "10.5.0.0/30", "--ipv6=false", "small"]);
+    let lease = |id: u8| {
+        host.with(|networks| {
+            let record = networks.get("small").unwrap();
+            let lease = networks.lease(&record, EndpointId::from_bytes([id; 16]), &[], &BTreeSet::new());
+            lease.map(|lease| lease.addresses)
+        })
+    };
+    assert_eq!(lease(1).unwrap(), ["10.5.0.2".parse::<IpAddr>().unwrap()]);
+    let text = host.ok(&["network", "check", "--repair"]);
+    assert!(text.contains("gave back the addresses of 1 endpoint(s) of network 'small'"), "{text}");
+    assert_eq!(lease(2).unwrap(), ["10.5.0.2".parse::<IpAddr>().unwrap()]);
 }
 
 #[test]

@@ -149,6 +149,28 @@ fn what_was_said_of_the_addresses_is_kept() {
 }
 
 #[test]
+fn a_network_that_stands_on_the_hosts_own_may_have_its_subnet() {
+    let host = Host::new();
+    host.ip("link add lan0 type veth peer name lan1");
+    host.ip("addr add 192.0.2.1/24 dev lan0");
+    host.ip("link set lan0 up");
+    let words = "network create -d macvlan -o parent=lan0 --subnet 192.0.2.0/24 --ipv6=false lan";
+    host.ok(&words.split(' ').collect::<Vec<_>>());
+    assert_eq!(host.subnets("lan"), ["192.0.2.0/24"]);
+    let text = host.fails(&["network", "create", "--subnet", "192.0.2.0/25", "web"]);
+    assert!(text.contains("network 'lan' with 192.0.2.0/24"), "{text}");
+}
+
+#[test]
+fn a_network_is_found_by_inspect_among_all_things() {
+    let host = Host::new();
+    host.ok(&["network", "create", "web"]);
+    assert_eq!(host.ok(&["inspect", "-f", "{{.Driver}}", "web"]), "bridge\n");
+    assert_eq!(host.ok(&["inspect", "--type", "network", "-f", "{{.Scope}}", "host"]), "local\n");
+    assert!(host.fails(&["inspect", "-f", "{{.Id}}", "nothing"]).contains("no such object"));
+}
+
+#[test]
 fn the_default_bridge_has_another_name_where_its_own_is_taken() {
     let host = Host::new();
     assert_eq!(host.run(Command::new("ip").args(["link", "add", "mica0", "type", "bridge"])).status, Some(0));

@@ -247,6 +247,10 @@ pub(in crate::cli) fn show(found: &[serde_json::Value], format: Option<&str>) ->
 fn look_up(engine: &Engine, flags: &Inspect, name: &str) -> Result<serde_json::Value> {
     let container = || engine.inspect_container(&engine.container(name)?, flags.size);
     let image = || engine.inspect_image(&engine.image(name)?);
+    let network = || {
+        let networks = engine.networks()?;
+        networks.inspect(&networks.get(name)?)
+    };
     let volume = || Ok(engine.volume(name)?.inspect());
     match flags.kind.as_deref() {
         None => {
@@ -258,6 +262,10 @@ fn look_up(engine: &Engine, flags: &Inspect, name: &str) -> Result<serde_json::V
                 Err(Error::NoSuch { .. } | Error::Invalid(_)) => {}
                 other => return other,
             }
+            match network() {
+                Err(Error::NoSuch { .. } | Error::Invalid(_)) => {}
+                other => return other,
+            }
             match volume() {
                 Err(Error::NoSuch { .. }) => Err(Error::no_such("object", name)),
                 other => other,
@@ -265,9 +273,10 @@ fn look_up(engine: &Engine, flags: &Inspect, name: &str) -> Result<serde_json::V
         }
         Some("container") => container(),
         Some("image") => image(),
+        Some("network") => network(),
         Some("volume") => volume(),
         Some(kind) => Err(Error::Invalid(format!(
-            "unknown type '{kind}'; those that exist are: container, image, volume"
+            "unknown type '{kind}'; those that exist are: container, image, network, volume"
         ))),
     }
 }
