@@ -1,11 +1,10 @@
 //! What gets through.
 
 use std::net::{IpAddr, UdpSocket};
-use std::time::Duration;
 
 use crate::namespace::Namespace;
 use crate::scene::{ALSO, Backend, Container, HOST, HOST6, OUTSIDE, OUTSIDE6, Scene};
-use crate::traffic::{Server, exchange};
+use crate::traffic::{PATIENCE, Server, exchange};
 use crate::under_both;
 
 fn ip(text: &str) -> Option<IpAddr> {
@@ -147,7 +146,6 @@ under_both! {
     }
 
     fn a_udp_client_finds_the_next_container_at_a_port(scene: Scene) {
-        const PATIENCE: Duration = Duration::from_secs(3);
         let net = scene.network(&[]);
         let old = scene.container(&net, 2, &["8080:80/udp"]);
         let bind = |container: &Container| container.machine.run(|| UdpSocket::bind("0.0.0.0:80")).unwrap();

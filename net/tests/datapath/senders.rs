@@ -8,8 +8,15 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv
 
 use crate::lift::{Guard, lift};
 use crate::scene::{Backend, Container, Net, Scene};
-use crate::traffic::{Server, ready};
+use crate::traffic::{BRIEF, PATIENCE, Server, ready};
 use crate::under_both;
+
+const ROUTER: u8 = 134;
+const NEIGHBOUR: u8 = 136;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Nobody's.
+const CLAIMED: &str = "fd00:1::99";
 
 /// Takes the guards of all endpoints away.
 fn unguard(scene: &Scene, containers: &[&Container]) {
@@ -81,13 +88,29 @@ under_both! {
         assert!(server.udp(&liar.machine, (&other.v4, 80)).is_some());
     }
 
+    fn a_container_claims_no_neighbours_address_by_an_advertisement(scene: Scene) {
+        let (_net, liar, other) = pair(&mut scene);
+        let listener = icmp6(&other);
+        claim(&liar, &other, &liar.v6, false);
+        assert!(hears(PATIENCE, &listener, NEIGHBOUR, &liar.v6), "its own");
+        for hidden in [false, true] {
+            claim(&liar, &other, CLAIMED, hidden);
+            assert!(!hears(BRIEF, &listener, NEIGHBOUR, CLAIMED), "hidden: {hidden}");
+        }
+        unguard(&scene, &[&liar, &other]);
+        for hidden in [false, true] {
+            claim(&liar, &other, CLAIMED, hidden);
+            assert!(hears(PATIENCE, &listener, NEIGHBOUR, CLAIMED), "hidden: {hidden}");
+        }
+    }
+
     /// CVE-2020-10749.
     fn a_container_advertises_no_router(scene: Scene) {
         let (_net, liar, other) = pair(&mut scene);
         let listener = icmp6(&other);
-        assert!(!hears_router(&liar, &listener));
+        assert!(!hears_router(BRIEF, &liar, &listener));
         unguard(&scene, &[&liar, &other]);
-        assert!(hears_router(&liar, &listener));
+        assert!(hears_router(PATIENCE, &liar, &listener));
     }
 }
 
@@ -101,17 +124,49 @@ fn icmp6(container: &Container) -> OwnedFd {
 }
 
 /// Whether a router that the first advertises to all is heard there.
-fn hears_router(liar: &Container, listener: &OwnedFd) -> bool {
-    const ADVERTISEMENT: [u8; 16] = [134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+fn hears_router(patience: Duration, liar: &Container, listener: &OwnedFd) -> bool {
+    const ADVERTISEMENT: [u8; 16] = [ROUTER, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     let sender = icmp6(liar);
     let index = liar.machine.ip("-o link show eth0").split(':').next().unwrap().parse().unwrap();
     let everyone = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
     sendto(&sender, &ADVERTISEMENT, SendFlags::empty(), &everyone).unwrap();
-    // Other messages, such as those that look for neighbours, may come first.
-    while ready(listener, Duration::from_millis(600)) {
+    hears(patience, listener, ROUTER, "::")
+}
+
+/// Advertises to the other that this address is the first one's; hidden, behind a header of options.
+fn claim(liar: &Container, other: &Container, address: &str, hidden: bool) {
+    const PADDING: [u8; 8] = [ICMPV6, 0, 1, 4, 0, 0, 0, 0];
+    let [from, to, claimed] =
+        [&liar.v6, &other.v6, address].map(|ip| ip.parse::<Ipv6Addr>().unwrap().octets());
+    let mut message = vec![NEIGHBOUR, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend(claimed);
+    let sum = checksum(&from, &to, &message).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    let (next, options) = if hidden { (DESTINATION_OPTIONS, &PADDING[..]) } else { (ICMPV6, &[][..]) };
+    let length = u8::try_from(options.len() + message.len()).unwrap();
+    let packet = [&[0x60, 0, 0, 0, 0, length, next, 255], &from[..], &to, options, &message].concat();
+    let open = || socket(AddressFamily::INET6, SocketType::RAW, Some(ipproto::RAW)).unwrap();
+    let there = SocketAddrV6::new(to.into(), 0, 0, 0);
+    sendto(liar.machine.run(open), &packet, SendFlags::empty(), &there).unwrap();
+}
+
+/// The checksum of an ICMPv6 message (RFC 4443, 2.3).
+fn checksum(from: &[u8; 16], to: &[u8; 16], message: &[u8]) -> u16 {
+    let length = u8::try_from(message.len()).unwrap();
+    let all = [from, &to[..], &[0, 0, 0, length, 0, 0, 0, ICMPV6], message].concat();
+    let sum: u32 = all.as_chunks().0.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
+}
+
+/// Whether a message of this type about this address arrives in this time. Others, such as those that look for neighbours, may
+/// come first.
+fn hears(patience: Duration, listener: &OwnedFd, kind: u8, about: &str) -> bool {
+    let about = about.parse::<Ipv6Addr>().unwrap().octets();
+    while ready(listener, patience) {
         let mut message = [0; 64];
         recv(listener, &mut message, RecvFlags::empty()).unwrap();
-        if message[0] == ADVERTISEMENT[0] {
+        if message[0] == kind && message[8..24] == about {
             return true;
         }
     }

@@ -10,9 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::namespace::Namespace;
 
 /// Enough for a packet to arrive that can.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// Enough to tell that none does. Each test that something stays out shows as well that it arrives where it may.
-const BRIEF: Duration = Duration::from_millis(400);
+pub(crate) const BRIEF: Duration = Duration::from_millis(400);
 
 /// A service at one port of a machine, in both protocols and families.
 pub(crate) struct Server {

@@ -100,6 +100,26 @@ fn raising_twice_changes_nothing_and_lowering_leaves_nothing() {
 }
 
 #[test]
+fn processes_that_raise_at_once_add_each_rule_once() {
+    let [bed, alone] = Bed::both();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| bed.on(|firewall| firewall.raise(&ground())).unwrap());
+        }
+    });
+    alone.on(|firewall| firewall.raise(&ground())).unwrap();
+    let rules = |bed: &Bed| {
+        let listed = bed.on(Firewall::list).unwrap();
+        listed.into_iter().map(|owned| owned.object.replace("-legacy", "")).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(&bed).len(), rules(&alone).len());
+    assert_eq!(
+        rules(&bed).into_iter().collect::<std::collections::BTreeSet<_>>(),
+        rules(&alone).into_iter().collect()
+    );
+}
+
+#[test]
 fn ports_come_change_and_go_with_their_endpoint() {
     for bed in Bed::both() {
         bed.on(|firewall| firewall.raise(&ground())).unwrap();
