@@ -5,32 +5,67 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc::{
-    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE, NFT_MSG_GETTABLE,
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE, NFT_MSG_GETCHAIN,
+    NFT_MSG_GETTABLE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
 };
 
 const HEADER: usize = 16;
-/// The attribute of a table's message that holds its name.
+/// Attributes: the name of a table, and of a chain the table, what is there in base chains only, the policy and the number
+/// of rules.
 const TABLE_NAME: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_USE: u16 = 6;
+const ACCEPT: [u8; 4] = 1u32.to_be_bytes();
+/// The kernel sets it in the kinds of nested attributes.
+const NESTED: u16 = 1 << 15;
 /// `struct nfgenmsg`, of a family, a version and, in network order, a resource.
 const GENERIC: usize = 4;
 const REQUEST: u16 = NLM_F_REQUEST as u16;
 
 /// The names of all tables, of every family, in order. Empty where the kernel has no nftables.
+///
+/// A table that has chains, none of which does anything, is passed over: the program `iptables` makes such ones and removes
+/// them never.
 pub fn tables() -> io::Result<Vec<String>> {
-    let Ok(socket) = socket() else { return Ok(Vec::new()) };
-    socket.send(&message(of_nft(NFT_MSG_GETTABLE), REQUEST | NLM_F_DUMP as u16, 0), 0)?;
+    let chains = dump(NFT_MSG_GETCHAIN)?;
+    let is_idle = |family: u8, table: &[u8]| {
+        let mut own = chains
+            .iter()
+            .filter(|(of, chain)| *of == family && attribute(chain, CHAIN_TABLE) == Some(table))
+            .peekable();
+        own.peek().is_some() && own.all(|(_, chain)| does_nothing(chain))
+    };
     let mut names = Vec::new();
+    for (family, table) in dump(NFT_MSG_GETTABLE)? {
+        if let Some(name) = attribute(&table, TABLE_NAME).filter(|name| !is_idle(family, name)) {
+            names.push(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether packets pass a chain as if it were not there.
+fn does_nothing(chain: &[u8]) -> bool {
+    attribute(chain, CHAIN_HOOK).is_some()
+        && attribute(chain, CHAIN_POLICY) == Some(&ACCEPT)
+        && attribute(chain, CHAIN_USE) == Some(&[0; 4])
+}
+
+/// The family and the attributes of everything of a kind.
+fn dump(kind: i32) -> io::Result<Vec<(u8, Vec<u8>)>> {
+    let Ok(socket) = socket() else { return Ok(Vec::new()) };
+    socket.send(&message(of_nft(kind), REQUEST | NLM_F_DUMP as u16, 0), 0)?;
+    let mut found = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         for (kind, body) in messages(&bytes) {
             match i32::from(kind) {
-                NLMSG_DONE => {
-                    names.sort();
-                    return Ok(names);
-                }
+                NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => return Err(error(body)),
-                _ => names.extend(name(body.get(GENERIC..).unwrap_or_default())),
+                _ => found.extend(body.first().copied().zip(body.get(GENERIC..).map(<[u8]>::to_vec))),
             }
         }
     }
@@ -81,14 +116,14 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The name among a table's attributes.
-fn name(mut attributes: &[u8]) -> Option<String> {
+/// The value of the attribute of this kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(*attributes.first_chunk()?));
-        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?);
+        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?) & !NESTED;
         let value = attributes.get(4..length)?;
-        if kind == TABLE_NAME {
-            return Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned());
+        if kind == wanted {
+            return Some(value);
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
