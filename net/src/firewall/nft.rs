@@ -11,6 +11,7 @@ mod elements;
 mod expression;
 mod foreign;
 mod legacy;
+mod nfta;
 mod ruleset;
 mod set;
 
@@ -48,7 +49,7 @@ impl Nft {
     }
 
     fn probe(&self, nl: &mut Netfilter) -> io::Result<()> {
-        let table = |name: &str| Attributes::new().text(1, name);
+        let table = |name: &str| Attributes::new().text(nfta::TABLE_NAME, name);
         let look = ruleset::request(Layer::Inet, libc::NFT_MSG_GETTABLE, table(&self.table));
         if nl.get(&look)?.is_some() {
             return Ok(());
@@ -70,14 +71,14 @@ impl Nft {
         const MOST: usize = 60_000;
         let mut messages = Vec::new();
         let mut send = |set: Set, list: &Attributes| {
-            let request = Attributes::new().text(1, &self.table).text(2, set.name()).nest(3, list);
+            let request = self.inside(set).nest(nfta::SET_ELEM_LIST_ELEMENTS, list);
             messages.push(ruleset::request(set.layer(), message, request).with(flags));
         };
         for set in Set::all() {
             let mut list = Attributes::new();
             for element in elements.iter().filter(|element| element.set == set) {
                 let new = message == libc::NFT_MSG_NEWSETELEM;
-                list = list.nest(1, &if new { element.written() } else { element.named() });
+                list = list.nest(nfta::LIST_ELEM, &if new { element.written() } else { element.named() });
                 if list.len() > MOST {
                     send(set, &std::mem::take(&mut list));
                 }
@@ -87,6 +88,12 @@ impl Nft {
             }
         }
         messages
+    }
+
+    /// The set that a request about elements is about.
+    fn inside(&self, set: Set) -> Attributes {
+        let table = Attributes::new().text(nfta::SET_ELEM_LIST_TABLE, &self.table);
+        table.text(nfta::SET_ELEM_LIST_SET, set.name())
     }
 
     fn add(&self, elements: &[Element]) -> Vec<Message> {
@@ -99,8 +106,8 @@ impl Nft {
 
     /// The element that has the key of this one, whatever else it says.
     fn same_key(&self, nl: &mut Netfilter, element: &Element) -> io::Result<Option<Element>> {
-        let list = Attributes::new().nest(1, &element.named());
-        let named = Attributes::new().text(1, &self.table).text(2, element.set.name()).nest(3, &list);
+        let list = Attributes::new().nest(nfta::LIST_ELEM, &element.named());
+        let named = self.inside(element.set).nest(nfta::SET_ELEM_LIST_ELEMENTS, &list);
         let request = ruleset::request(element.set.layer(), libc::NFT_MSG_GETSETELEM, named);
         let found = nl.get(&request)?.map(|answer| Element::read(element.set, &answer.attributes));
         Ok(found.and_then(|mut found| found.pop()))
@@ -119,8 +126,7 @@ impl Nft {
 
     /// Every element of a set that bears a mark of this engine.
     fn elements(&self, nl: &mut Netfilter, set: Set) -> io::Result<Vec<Element>> {
-        let named = Attributes::new().text(1, &self.table).text(2, set.name());
-        let request = ruleset::request(set.layer(), libc::NFT_MSG_GETSETELEM, named);
+        let request = ruleset::request(set.layer(), libc::NFT_MSG_GETSETELEM, self.inside(set));
         let answers = nl.dump(&request)?;
         let read = answers.iter().flat_map(|answer| Element::read(set, &answer.attributes));
         Ok(read.filter(|element| element.mark.owner == self.owner).collect())
@@ -131,11 +137,11 @@ impl Nft {
         let mut faults = Vec::new();
         let chains = ruleset::chains();
         for layer in Layer::ALL {
-            let of_table = Attributes::new().text(1, &self.table);
+            let of_table = Attributes::new().text(nfta::RULE_TABLE, &self.table);
             let rules = nl.dump(&ruleset::request(layer, libc::NFT_MSG_GETRULE, of_table))?;
             for chain in chains.iter().filter(|chain| chain.layer == layer) {
-                let inside = |rule: &&[u8]| text(rule, 2) == Some(chain.name);
-                let sum = |rule: &[u8]| find(rule, 7).and_then(ruleset::sum_in);
+                let inside = |rule: &&[u8]| text(rule, nfta::RULE_CHAIN) == Some(chain.name);
+                let sum = |rule: &[u8]| find(rule, nfta::RULE_USERDATA).and_then(ruleset::sum_in);
                 let found = rules.iter().map(|rule| &rule.attributes[..]).filter(inside).map(sum);
                 if !found.eq(chain.sums().map(Some)) {
                     let (name, layer) = (chain.name, layer.name());
@@ -212,7 +218,7 @@ impl Nft {
     fn tables(&self, nl: &mut Netfilter) -> Result<Vec<Layer>> {
         let mut tables = Vec::new();
         for layer in Layer::ALL {
-            let named = Attributes::new().text(1, &self.table);
+            let named = Attributes::new().text(nfta::TABLE_NAME, &self.table);
             if self.io(nl.get(&ruleset::request(layer, libc::NFT_MSG_GETTABLE, named)))?.is_some() {
                 tables.push(layer);
             }
@@ -384,7 +390,7 @@ impl Firewall for Nft {
         self.with(|nl| {
             let mut messages = self.foreign(nl, |_| true)?;
             for layer in self.tables(nl)? {
-                let table = Attributes::new().text(1, &self.table);
+                let table = Attributes::new().text(nfta::TABLE_NAME, &self.table);
                 messages.push(ruleset::request(layer, libc::NFT_MSG_DELTABLE, table));
             }
             self.transact(nl, &messages)

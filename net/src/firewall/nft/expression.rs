@@ -1,13 +1,8 @@
 //! Rules as the kernel takes them: expressions that load fields of a packet into registers, compare them and decide.
 
+use super::nfta;
 use super::set::{Family, Measures, Set};
 use crate::firewall::nfnetlink::Attributes;
-
-const LIST_ELEM: u16 = 1;
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
 
 /// The first of the registers of 4 bytes that fields are loaded into.
 const FIRST: u32 = libc::NFT_REG32_00 as u32;
@@ -132,11 +127,11 @@ impl Rule {
         };
         let load = Attributes::new().number(1, FIRST).number(2, key as u32);
         let and = Attributes::new()
-            .number(1, FIRST)
-            .number(2, FIRST)
-            .number(3, 4)
-            .nest(4, &value(&mask.to_ne_bytes()))
-            .nest(5, &value(&[0; 4]));
+            .number(nfta::BITWISE_SREG, FIRST)
+            .number(nfta::BITWISE_DREG, FIRST)
+            .number(nfta::BITWISE_LEN, 4)
+            .nest(nfta::BITWISE_MASK, &value(&mask.to_ne_bytes()))
+            .nest(nfta::BITWISE_XOR, &value(&[0; 4]));
         self.then("ct", &load).then("bitwise", &and).cmp(libc::NFT_CMP_NEQ, &[0; 4])
     }
 
@@ -151,12 +146,15 @@ impl Rule {
 
     /// Translates the destination to the address and port that the map has for these fields, where it has any.
     pub(super) fn translate(self, fields: &[Field], map: Set, family: Family) -> Self {
-        let look = Attributes::new().text(1, map.name()).number(2, FIRST).number(3, FIRST);
+        let look = Attributes::new()
+            .text(nfta::LOOKUP_SET, map.name())
+            .number(nfta::LOOKUP_SREG, FIRST)
+            .number(nfta::LOOKUP_DREG, FIRST);
         let nat = Attributes::new()
-            .number(1, libc::NFT_NAT_DNAT as u32)
-            .number(2, family.nfproto().into())
-            .number(3, FIRST)
-            .number(5, FIRST + family.address() / 4);
+            .number(nfta::NAT_TYPE, libc::NFT_NAT_DNAT as u32)
+            .number(nfta::NAT_FAMILY, family.nfproto().into())
+            .number(nfta::NAT_REG_ADDR_MIN, FIRST)
+            .number(nfta::NAT_REG_PROTO_MIN, FIRST + family.address() / 4);
         self.load(fields).then("lookup", &look).then("nat", &nat)
     }
 
@@ -173,12 +171,17 @@ impl Rule {
             Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
             Verdict::Goto(chain) => (libc::NFT_GOTO, Some(chain)),
         };
-        let mut verdict = Attributes::new().number(1, code as u32);
+        let mut verdict = Attributes::new().number(nfta::VERDICT_CODE, code as u32);
         if let Some(chain) = chain {
-            verdict = verdict.text(2, chain);
+            verdict = verdict.text(nfta::VERDICT_CHAIN, chain);
         }
-        let verdict = Attributes::new().nest(DATA_VERDICT, &verdict);
-        self.then("immediate", &Attributes::new().number(1, libc::NFT_REG_VERDICT as u32).nest(2, &verdict))
+        let verdict = Attributes::new().nest(nfta::DATA_VERDICT, &verdict);
+        self.then(
+            "immediate",
+            &Attributes::new()
+                .number(nfta::IMMEDIATE_DREG, libc::NFT_REG_VERDICT as u32)
+                .nest(nfta::IMMEDIATE_DATA, &verdict),
+        )
     }
 
     fn compare(self, field: Field, how: i32, value: &[u8]) -> Self {
@@ -186,12 +189,18 @@ impl Rule {
     }
 
     fn cmp(self, how: i32, bytes: &[u8]) -> Self {
-        let data = Attributes::new().number(1, FIRST).number(2, how as u32).nest(3, &value(bytes));
+        let data = Attributes::new()
+            .number(nfta::CMP_SREG, FIRST)
+            .number(nfta::CMP_OP, how as u32)
+            .nest(nfta::CMP_DATA, &value(bytes));
         self.then("cmp", &data)
     }
 
     fn lookup(self, fields: &[Field], set: Set, flags: u32) -> Self {
-        let look = Attributes::new().text(1, set.name()).number(2, FIRST).number(5, flags);
+        let look = Attributes::new()
+            .text(nfta::LOOKUP_SET, set.name())
+            .number(nfta::LOOKUP_SREG, FIRST)
+            .number(nfta::LOOKUP_FLAGS, flags);
         self.load(fields).then("lookup", &look)
     }
 
@@ -207,11 +216,11 @@ impl Rule {
     }
 
     fn then(self, name: &str, data: &Attributes) -> Self {
-        let expression = Attributes::new().text(EXPR_NAME, name).nest(EXPR_DATA, data);
-        Self(self.0.nest(LIST_ELEM, &expression))
+        let expression = Attributes::new().text(nfta::EXPR_NAME, name).nest(nfta::EXPR_DATA, data);
+        Self(self.0.nest(nfta::LIST_ELEM, &expression))
     }
 }
 
 fn value(bytes: &[u8]) -> Attributes {
-    Attributes::new().bytes(DATA_VALUE, bytes)
+    Attributes::new().bytes(nfta::DATA_VALUE, bytes)
 }

@@ -9,6 +9,7 @@ use mica_core::network::Mark;
 
 use super::expression::{Field, Rule, Verdict};
 use super::legacy;
+use super::nfta;
 use super::set::{Family, Measures, comment, marked};
 use crate::firewall::nfnetlink::{Attributes, Message, Netfilter, Parsed, attributes, find, number, text};
 
@@ -16,6 +17,9 @@ use crate::firewall::nfnetlink::{Attributes, Message, Netfilter, Parsed, attribu
 const PROVIDED: &str = "DOCKER-USER";
 /// The chain in which `ufw route allow` does.
 const UFW: &str = "ufw-user-forward";
+
+/// The number of the name in the arguments of `target` and `match`, which are extensions of iptables.
+const XT_NAME: u16 = 1;
 
 /// A chain that drops what is forwarded to or from a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +39,11 @@ pub(super) fn cuts(nl: &mut Netfilter, own: &str, families: &[u8], bridge: &str)
     let mut cuts = Vec::new();
     for chain in nl.dump(&about(0, libc::NFT_MSG_GETCHAIN, Attributes::new()))? {
         let (family, chain) = (chain.family, &chain.attributes);
-        let (Some(table), Some(name)) = (text(chain, 1), text(chain, 3)) else { continue };
-        let hook = find(chain, 4).and_then(|hook| number(hook, 1));
+        let (Some(table), Some(name)) = (text(chain, nfta::CHAIN_TABLE), text(chain, nfta::CHAIN_NAME))
+        else {
+            continue;
+        };
+        let hook = find(chain, nfta::CHAIN_HOOK).and_then(|hook| number(hook, nfta::HOOK_HOOKNUM));
         let both = i32::from(family) == libc::NFPROTO_INET;
         if hook != Some(libc::NF_INET_FORWARD as u32) || table == own || !(both || families.contains(&family))
         {
@@ -44,7 +51,7 @@ pub(super) fn cuts(nl: &mut Netfilter, own: &str, families: &[u8], bridge: &str)
         }
         let mut reached = vec![Chain::read(nl, family, table, name)?];
         let at_last = reached[0].rules.last().is_some_and(Seen::drops_all);
-        if number(chain, 5) != Some(libc::NF_DROP as u32) && !at_last {
+        if number(chain, nfta::CHAIN_POLICY) != Some(libc::NF_DROP as u32) && !at_last {
             continue;
         }
         follow(nl, family, table, &mut reached)?;
@@ -80,10 +87,10 @@ impl Cut {
         let accept = |field| {
             let rule = Rule::new().when(field, bridge).verdict(Verdict::Accept);
             let rule = Attributes::new()
-                .text(1, &self.table)
-                .text(2, PROVIDED)
-                .nest(4, rule.expressions())
-                .bytes(7, &comment(mark));
+                .text(nfta::RULE_TABLE, &self.table)
+                .text(nfta::RULE_CHAIN, PROVIDED)
+                .nest(nfta::RULE_EXPRESSIONS, rule.expressions())
+                .bytes(nfta::RULE_USERDATA, &comment(mark));
             about(self.family, libc::NFT_MSG_NEWRULE, rule).with(libc::NLM_F_CREATE)
         };
         if self.provided { vec![accept(Field::In), accept(Field::Out)] } else { Vec::new() }
@@ -117,14 +124,19 @@ pub(super) fn ours(nl: &mut Netfilter) -> io::Result<Vec<(Mark, String, Message)
     for Parsed { family, attributes: chain } in
         nl.dump(&about(0, libc::NFT_MSG_GETCHAIN, Attributes::new()))?
     {
-        let Some(table) = text(&chain, 1).filter(|_| text(&chain, 3) == Some(PROVIDED)) else { continue };
-        let inside = Attributes::new().text(1, table).text(2, PROVIDED);
+        let Some(table) =
+            text(&chain, nfta::CHAIN_TABLE).filter(|_| text(&chain, nfta::CHAIN_NAME) == Some(PROVIDED))
+        else {
+            continue;
+        };
+        let inside = Attributes::new().text(nfta::RULE_TABLE, table).text(nfta::RULE_CHAIN, PROVIDED);
         for Parsed { attributes: rule, .. } in
             nl.dump(&about(family, libc::NFT_MSG_GETRULE, inside.clone()))?
         {
-            let mark = find(&rule, 7).and_then(marked);
-            if let (Some(mark), Some(handle)) = (mark, find(&rule, 3)) {
-                let delete = about(family, libc::NFT_MSG_DELRULE, inside.clone().bytes(3, handle));
+            let mark = find(&rule, nfta::RULE_USERDATA).and_then(marked);
+            if let (Some(mark), Some(handle)) = (mark, find(&rule, nfta::RULE_HANDLE)) {
+                let delete =
+                    about(family, libc::NFT_MSG_DELRULE, inside.clone().bytes(nfta::RULE_HANDLE, handle));
                 found.push((mark, format!("a rule of chain '{PROVIDED}' of table '{table}'"), delete));
             }
         }
@@ -144,7 +156,7 @@ pub(super) struct Chain {
 
 impl Chain {
     fn read(nl: &mut Netfilter, family: u8, table: &str, name: &str) -> io::Result<Self> {
-        let inside = Attributes::new().text(1, table).text(2, name);
+        let inside = Attributes::new().text(nfta::RULE_TABLE, table).text(nfta::RULE_CHAIN, name);
         let rules = nl.dump(&about(family, libc::NFT_MSG_GETRULE, inside))?;
         let rules = rules.iter().filter_map(|rule| Seen::read(&rule.attributes)).collect();
         Ok(Self { name: name.to_owned(), rules })
@@ -173,16 +185,16 @@ impl Seen {
     fn read(rule: &[u8]) -> Option<Self> {
         let mut seen = Self::default();
         let mut loaded = None;
-        for (_, expression) in attributes(find(rule, 4).unwrap_or_default()) {
-            let data = find(expression, 2).unwrap_or_default();
-            match text(expression, 1)? {
-                "meta" => loaded = number(data, 2),
+        for (_, expression) in attributes(find(rule, nfta::RULE_EXPRESSIONS).unwrap_or_default()) {
+            let data = find(expression, nfta::EXPR_DATA).unwrap_or_default();
+            match text(expression, nfta::EXPR_NAME)? {
+                "meta" => loaded = number(data, nfta::META_KEY),
                 "cmp" => seen.compares(loaded.take(), data),
                 "immediate" => seen.end = end(data),
                 "reject" => seen.end = Some(End::Drop),
-                "target" if matches!(text(data, 1), Some("REJECT")) => seen.end = Some(End::Drop),
+                "target" if text(data, XT_NAME) == Some("REJECT") => seen.end = Some(End::Drop),
                 "counter" => {}
-                "match" if text(data, 1) == Some("comment") => {}
+                "match" if text(data, XT_NAME) == Some("comment") => {}
                 _ => seen.narrower = true,
             }
         }
@@ -190,8 +202,9 @@ impl Seen {
     }
 
     fn compares(&mut self, loaded: Option<u32>, data: &[u8]) {
-        let name = || find(data, 3).and_then(|data| find(data, 1)).map(<[u8]>::to_vec);
-        let equal = number(data, 2) == Some(libc::NFT_CMP_EQ as u32);
+        let name =
+            || find(data, nfta::CMP_DATA).and_then(|data| find(data, nfta::DATA_VALUE)).map(<[u8]>::to_vec);
+        let equal = number(data, nfta::CMP_OP) == Some(libc::NFT_CMP_EQ as u32);
         match loaded.map(|key| key as i32) {
             Some(libc::NFT_META_IIFNAME) if equal => self.comes_in = name(),
             Some(libc::NFT_META_OIFNAME) if equal => self.goes_out = name(),
@@ -216,11 +229,11 @@ impl Seen {
 }
 
 fn end(immediate: &[u8]) -> Option<End> {
-    let verdict = find(find(immediate, 2)?, 2)?;
-    match number(verdict, 1)? as i32 {
+    let verdict = find(find(immediate, nfta::IMMEDIATE_DATA)?, nfta::DATA_VERDICT)?;
+    match number(verdict, nfta::VERDICT_CODE)? as i32 {
         libc::NF_ACCEPT => Some(End::Accept),
         libc::NF_DROP => Some(End::Drop),
-        libc::NFT_JUMP | libc::NFT_GOTO => Some(End::To(text(verdict, 2)?.to_owned())),
+        libc::NFT_JUMP | libc::NFT_GOTO => Some(End::To(text(verdict, nfta::VERDICT_CHAIN)?.to_owned())),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use mica_core::network::{Mark, OwnerId, Scope};
 
 use super::expression::{Connection, Field, Rule, Verdict};
+use super::nfta;
 use super::set::{Family, Layer, Set, comment};
 use crate::firewall::nfnetlink::{Attributes, Message};
 
@@ -15,16 +16,6 @@ const OURS: &str = "ours";
 
 /// What the names of the bridges of every engine begin with, which none of them closes to another.
 const ANY_ENGINE: &[u8] = b"mica";
-
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_CHAIN_HOOK: u16 = 4;
-const NFTA_CHAIN_POLICY: u16 = 5;
-const NFTA_CHAIN_TYPE: u16 = 7;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
-const NFTA_RULE_USERDATA: u16 = 7;
 
 /// The number of the sum in a rule's user data, beyond those that nft has a meaning for.
 const SUM: u8 = 0x6d;
@@ -251,7 +242,8 @@ pub(super) fn written(owner: OwnerId) -> Vec<Message> {
     let create = |layer, message, attributes| request(layer, message, attributes).with(libc::NLM_F_CREATE);
     let mut messages = Vec::new();
     for layer in Layer::ALL {
-        let named = Attributes::new().text(1, &table).bytes(6, &comment(&mark));
+        let named =
+            Attributes::new().text(nfta::TABLE_NAME, &table).bytes(nfta::TABLE_USERDATA, &comment(&mark));
         messages.push(create(layer, libc::NFT_MSG_NEWTABLE, named));
     }
     for (set, id) in Set::all().zip(1..) {
@@ -263,14 +255,14 @@ pub(super) fn written(owner: OwnerId) -> Vec<Message> {
         messages.push(create(chain.layer, libc::NFT_MSG_NEWCHAIN, chain.declared(&table)));
     }
     for chain in &chains {
-        let all = Attributes::new().text(NFTA_RULE_TABLE, &table).text(NFTA_RULE_CHAIN, chain.name);
+        let all = Attributes::new().text(nfta::RULE_TABLE, &table).text(nfta::RULE_CHAIN, chain.name);
         messages.push(request(chain.layer, libc::NFT_MSG_DELRULE, all));
         for (rule, sum) in chain.rules.iter().zip(chain.sums()) {
             let rule = Attributes::new()
-                .text(NFTA_RULE_TABLE, &table)
-                .text(NFTA_RULE_CHAIN, chain.name)
-                .nest(NFTA_RULE_EXPRESSIONS, rule.expressions())
-                .bytes(NFTA_RULE_USERDATA, &userdata(&mark, sum));
+                .text(nfta::RULE_TABLE, &table)
+                .text(nfta::RULE_CHAIN, chain.name)
+                .nest(nfta::RULE_EXPRESSIONS, rule.expressions())
+                .bytes(nfta::RULE_USERDATA, &userdata(&mark, sum));
             messages.push(create(chain.layer, libc::NFT_MSG_NEWRULE, rule).with(libc::NLM_F_APPEND));
         }
     }
@@ -279,13 +271,15 @@ pub(super) fn written(owner: OwnerId) -> Vec<Message> {
 
 impl Chain {
     fn declared(&self, table: &str) -> Attributes {
-        let chain = Attributes::new().text(NFTA_CHAIN_TABLE, table).text(NFTA_CHAIN_NAME, self.name);
+        let chain = Attributes::new().text(nfta::CHAIN_TABLE, table).text(nfta::CHAIN_NAME, self.name);
         let Some(hook) = &self.hook else { return chain };
-        let place = Attributes::new().number(1, hook.number as u32).number(2, hook.priority as u32);
+        let place = Attributes::new()
+            .number(nfta::HOOK_HOOKNUM, hook.number as u32)
+            .number(nfta::HOOK_PRIORITY, hook.priority as u32);
         chain
-            .nest(NFTA_CHAIN_HOOK, &place)
-            .number(NFTA_CHAIN_POLICY, libc::NF_ACCEPT as u32)
-            .text(NFTA_CHAIN_TYPE, hook.kind)
+            .nest(nfta::CHAIN_HOOK, &place)
+            .number(nfta::CHAIN_POLICY, libc::NF_ACCEPT as u32)
+            .text(nfta::CHAIN_TYPE, hook.kind)
     }
 
     /// What tells each rule from any other, in their order.

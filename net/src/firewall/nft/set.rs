@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use mica_core::network::{InterfaceName, Mark};
 
+use super::nfta;
 use crate::firewall::nfnetlink::{Attributes, attributes, find};
 
 /// The two families of addresses, as nftables numbers and measures them.
@@ -193,14 +194,18 @@ impl Set {
         let (key, value) = (self.key(), self.value());
         let map = if value.is_empty() { 0 } else { libc::NFT_SET_MAP as u32 };
         let set = Attributes::new()
-            .text(1, table)
-            .text(2, self.name())
-            .number(3, map)
-            .number(4, number(&key))
-            .number(5, length(&key))
-            .number(10, id);
-        let set = if key == [IFNAME] { set.bytes(13, &HOST_ORDER) } else { set };
-        if value.is_empty() { set } else { set.number(6, number(&value)).number(7, length(&value)) }
+            .text(nfta::SET_TABLE, table)
+            .text(nfta::SET_NAME, self.name())
+            .number(nfta::SET_FLAGS, map)
+            .number(nfta::SET_KEY_TYPE, number(&key))
+            .number(nfta::SET_KEY_LEN, length(&key))
+            .number(nfta::SET_ID, id);
+        let set = if key == [IFNAME] { set.bytes(nfta::SET_USERDATA, &HOST_ORDER) } else { set };
+        if value.is_empty() {
+            set
+        } else {
+            set.number(nfta::SET_DATA_TYPE, number(&value)).number(nfta::SET_DATA_LEN, length(&value))
+        }
     }
 }
 
@@ -238,26 +243,29 @@ impl Element {
         let element = if self.value.is_empty() {
             element
         } else {
-            element.nest(2, &Attributes::new().bytes(1, &self.value))
+            element.nest(nfta::SET_ELEM_DATA, &Attributes::new().bytes(nfta::DATA_VALUE, &self.value))
         };
-        element.bytes(6, &comment(&self.mark))
+        element.bytes(nfta::SET_ELEM_USERDATA, &comment(&self.mark))
     }
 
     /// The same without what a key leads to, to look for it or to delete it.
     pub(super) fn named(&self) -> Attributes {
-        Attributes::new().nest(1, &Attributes::new().bytes(1, &self.key))
+        Attributes::new().nest(nfta::SET_ELEM_KEY, &Attributes::new().bytes(nfta::DATA_VALUE, &self.key))
     }
 
     /// The elements in an answer about this set that bear a mark.
     pub(super) fn read(set: Set, answer: &[u8]) -> Vec<Self> {
-        let elements = find(answer, 3).unwrap_or_default();
+        let elements = find(answer, nfta::SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
         attributes(elements).filter_map(|(_, element)| Self::read_one(set, element)).collect()
     }
 
     fn read_one(set: Set, element: &[u8]) -> Option<Self> {
-        let key = find(find(element, 1)?, 1)?.to_vec();
-        let value = find(element, 2).and_then(|data| find(data, 1)).unwrap_or_default().to_vec();
-        Some(Self { set, key, value, mark: marked(find(element, 6)?)? })
+        let key = find(find(element, nfta::SET_ELEM_KEY)?, nfta::DATA_VALUE)?.to_vec();
+        let value = find(element, nfta::SET_ELEM_DATA)
+            .and_then(|data| find(data, nfta::DATA_VALUE))
+            .unwrap_or_default()
+            .to_vec();
+        Some(Self { set, key, value, mark: marked(find(element, nfta::SET_ELEM_USERDATA)?)? })
     }
 }
 
