@@ -8,7 +8,7 @@ mod program;
 
 use mica_core::network::InterfaceName;
 use mica_core::{Error, Result};
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
@@ -57,9 +57,11 @@ pub(super) fn stands(endpoint: &Guarded) -> Result<bool> {
     let message = at(i32::try_from(link.index).unwrap_or_default(), ingress());
     let request = RouteNetlinkMessage::GetTrafficFilter(message);
     let found = netlink.dump(&request, &format!("list the filters of link '{}'", endpoint.interface))?;
-    Ok(found.iter().any(
-        |message| matches!(message, RouteNetlinkMessage::NewTrafficFilter(filter) if runs(filter, &wanted)),
-    ))
+    let runs = |message| match message {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => runs(&filter, &wanted),
+        _ => false,
+    };
+    Ok(found.into_iter().any(runs))
 }
 
 fn index(netlink: &mut Netlink, name: &InterfaceName) -> Result<i32> {
@@ -72,7 +74,7 @@ fn index(netlink: &mut Netlink, name: &InterfaceName) -> Result<i32> {
 fn runs(filter: &TcMessage, wanted: &[u8]) -> bool {
     let program = |option: &TcOption| {
         matches!(option, TcOption::Bpf(TcFilterBpfOption::Other(ops))
-            if netlink_packet_core::Nla::kind(ops) == TCA_BPF_OPS && value(ops) == wanted)
+            if ops.kind() == TCA_BPF_OPS && value(ops) == wanted)
     };
     filter.attributes.iter().any(|attribute| match attribute {
         TcAttribute::Options(options) => options.iter().any(program),
@@ -81,7 +83,6 @@ fn runs(filter: &TcMessage, wanted: &[u8]) -> bool {
 }
 
 fn value(attribute: &DefaultNla) -> Vec<u8> {
-    use netlink_packet_core::Nla;
     let mut value = vec![0; attribute.value_len()];
     attribute.emit_value(&mut value);
     value

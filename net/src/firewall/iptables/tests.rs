@@ -213,6 +213,22 @@ fn a_missing_rule_is_named_and_comes_back() {
 }
 
 #[test]
+fn a_filter_of_senders_is_missed_when_it_is_gone_or_anothers() {
+    let [bed, _] = Bed::both();
+    let (was, now) = (endpoint(2, &[]), endpoint(3, &[]));
+    let missing = |endpoint| bed.on(|firewall| firewall.missing(&ground(), Some(endpoint))).unwrap();
+    bed.on(|firewall| firewall.raise(&ground())).unwrap();
+    assert_eq!(missing(&was), ["filter of senders on 'lo'"]);
+    for _ in 0..2 {
+        bed.on(|firewall| firewall.guard(&ground(), &was)).unwrap();
+        assert_eq!(missing(&was), [""; 0]);
+    }
+    assert_eq!(missing(&now), ["filter of senders on 'lo'"]);
+    bed.on(|firewall| firewall.publish(&ground(), &was, &now)).unwrap();
+    assert_eq!(missing(&now), [""; 0]);
+}
+
+#[test]
 fn a_name_that_a_rule_would_read_as_something_else_is_refused() {
     for bad in ["br+", "a\"b", "-i", "!x", "a;b", "$x", "a'b"] {
         let bridge = bad.parse().unwrap();
