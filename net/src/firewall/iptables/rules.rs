@@ -270,7 +270,7 @@ pub(super) fn lead(mark: Mark, lead: &Lead) -> Rule {
     let matches = format!("{at}-p {protocol} -m {protocol} --dport {}:{}", host.first(), host.last());
     let ports = match host.count() {
         1 => container.first().to_string(),
-        // The port that is left out of the first one's moves as far.
+        // With a base, a port is moved by its distance from that base (iptables-extensions, DNAT).
         _ => format!("{}-{}/{}", container.first(), container.last(), host.first()),
     };
     let target = match lead.to {
