@@ -93,13 +93,7 @@ impl NetworkDriver for Nothing {
         Ok(Attachment::default())
     }
 
-    fn update(
-        &self,
-        _: &Network,
-        _: &Attachment,
-        _: &Endpoint,
-        _: BorrowedFd<'_>,
-    ) -> Result<Attachment> {
+    fn update(&self, _: &Network, _: &Attachment, _: &Endpoint, _: BorrowedFd<'_>) -> Result<Attachment> {
         Err(Error::Unsupported { driver: NAME.to_owned(), op: "live" })
     }
 
