@@ -42,3 +42,24 @@ fn what_must_be_set_up_before_it_is_good_is_no_automatic_choice() {
     // The first that opens is taken, and vfs opens everywhere.
     assert!(place("vfs") < place("devmapper"), "{names}");
 }
+
+#[test]
+fn network_drivers_stand_in_a_list_of_their_own() {
+    let home = Home::new();
+    let storage = home.ok(&["drivers", "--format", "{{.Name}}"]);
+    let network = home.ok(&["drivers", "--network", "--format", "{{.Name}}"]);
+    assert!(network.lines().count() > 1 && network.lines().all(|name| !storage.lines().any(|s| s == name)));
+    let both = home.ok(&["drivers"]);
+    assert!(storage.lines().chain(network.lines()).all(|name| both.contains(name)), "{both}");
+}
+
+#[test]
+fn a_network_driver_is_shown_and_tested_as_a_storage_driver_is() {
+    let home = Home::new();
+    for name in home.ok(&["drivers", "--network", "--format", "{{.Name}}"]).lines() {
+        let text = home.ok(&["drivers", "show", name]);
+        assert!(text.contains("Options of a network:") && text.contains("published ports: "), "{text}");
+    }
+    let text = home.ok(&["drivers", "test", "none"]);
+    assert!(text.starts_with("none: ") && text.contains(" 0 failed, 0 skipped"), "{text}");
+}
