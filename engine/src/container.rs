@@ -17,6 +17,7 @@ mod inspect;
 pub(crate) mod link;
 mod logs;
 mod names;
+mod networking;
 mod reach;
 mod receive;
 mod record;
@@ -42,10 +43,10 @@ pub use create::CreateOptions;
 pub use exec::{ExecOptions, Execution};
 pub use logs::{LogLine, LogOptions, parse_time};
 pub(crate) use names::is_valid as is_valid_name;
+pub use networking::{ConnectWish, Connection, NetworkMode, Networking};
 pub(crate) use receive::Arrival;
 pub use record::{
-    CgroupNamespace, LogLimits, MountPoint, Network, Record, Seccomp, Settings, Source, Ulimit, set_variable,
-    short,
+    CgroupNamespace, LogLimits, MountPoint, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
 };
 pub(crate) use recover::KILLED;
 pub use remove::Pruned;

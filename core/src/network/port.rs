@@ -133,7 +133,8 @@ impl fmt::Display for PortRange {
 
 /// What a user wants to have published, before the host's ports are chosen: `80`, `8080:80`, `127.0.0.1:9090:90/udp`,
 /// `[::1]:8080:80`, `3000-3099:3000-3099`, `127.0.0.1::80`, `8000-8010:80`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Publish {
     protocol: Protocol,
     address: Option<IpAddr>,
@@ -222,6 +223,20 @@ impl FromStr for Publish {
             ports => Some(ports.parse()?),
         };
         Self::new(protocol, address, host, container)
+    }
+}
+
+impl TryFrom<String> for Publish {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Publish> for String {
+    fn from(publish: Publish) -> Self {
+        publish.to_string()
     }
 }
 

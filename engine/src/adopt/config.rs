@@ -7,7 +7,8 @@ use mica_archive::Digest;
 use serde::{Deserialize, Deserializer};
 
 use crate::container::{
-    CgroupNamespace, KILLED, MountPoint, Network, Seccomp, Settings, Source, State, Status, Ulimit, signal,
+    CgroupNamespace, KILLED, MountPoint, NetworkMode, Seccomp, Settings, Source, State, Status, Ulimit,
+    signal,
 };
 use crate::{Error, Result};
 
@@ -286,7 +287,8 @@ impl OldMount {
 impl HostConfig {
     fn translate(self, settings: &mut Settings, warnings: &mut Vec<String>) {
         let positive = |number: i64| Some(number).filter(|number| *number > 0);
-        settings.network = if self.network_mode == "host" { Network::Host } else { Network::None };
+        settings.networking.mode =
+            if self.network_mode == "host" { NetworkMode::Host } else { NetworkMode::None };
         settings.cgroup_namespace = match self.cgroupns_mode.as_str() {
             "host" => Some(CgroupNamespace::Host),
             "private" => Some(CgroupNamespace::Private),

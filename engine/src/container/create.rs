@@ -97,7 +97,7 @@ impl Engine {
         let failed = || format!("create '{}'", staged.display());
         fs::create_dir(&staged).map_err(Error::io(failed))?;
         fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
-        files::write(&staged, &record.hostname(), record.settings.network)?;
+        files::write(&staged, &record.hostname(), &record.settings.networking.mode)?;
         let volumes = self.stage_volumes(tx, &record.settings)?;
         let busy = Busy::take(&staged, record.short_id(), "being created")?;
         if state.status != Status::Created {

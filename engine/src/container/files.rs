@@ -3,26 +3,26 @@
 use std::fs;
 use std::path::Path;
 
-use super::Network;
+use super::NetworkMode;
 use crate::{Error, Result};
 
 /// The files, by their names in the container's directory and in `/etc`.
 pub(super) const NAMES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes them into a directory.
-pub(super) fn write(dir: &Path, hostname: &str, network: Network) -> Result<()> {
+pub(super) fn write(dir: &Path, hostname: &str, mode: &NetworkMode) -> Result<()> {
     let put = |name: &str, text: &str| {
         let path = dir.join(name);
         fs::write(&path, text).map_err(Error::io(|| format!("write '{}'", path.display())))
     };
     put("hostname", &format!("{hostname}\n"))?;
-    put("hosts", &hosts(hostname, network))?;
+    put("hosts", &hosts(hostname, mode))?;
     // A host that has none has no name service to offer either.
     put("resolv.conf", &fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
 }
 
-fn hosts(hostname: &str, network: Network) -> String {
-    if network == Network::Host
+fn hosts(hostname: &str, mode: &NetworkMode) -> String {
+    if *mode == NetworkMode::Host
         && let Ok(text) = fs::read_to_string("/etc/hosts")
     {
         return text;

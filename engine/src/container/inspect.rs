@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::state::State;
 use super::{
-    CgroupNamespace, Container, MountPoint, Network, Record, Seccomp, Settings, Source, Status, signal,
+    CgroupNamespace, Container, MountPoint, NetworkMode, Record, Seccomp, Settings, Source, Status, signal,
 };
 use crate::inspect::graph_data;
 use crate::{Engine, Result, volumes};
@@ -122,9 +122,9 @@ fn cgroup_namespace(settings: &Settings) -> &'static str {
 }
 
 fn network(settings: &Settings) -> &'static str {
-    match settings.network {
-        Network::None => "none",
-        Network::Host => "host",
+    match settings.networking.mode {
+        NetworkMode::Host => "host",
+        _ => "none",
     }
 }
 

@@ -9,6 +9,8 @@ use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use super::Networking;
+
 /// The record of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -85,7 +87,7 @@ pub struct Settings {
     /// `None` takes the first digits of the id.
     pub hostname: Option<String>,
     /// What it sees of networks.
-    pub network: Network,
+    pub networking: Networking,
     /// What it sees of control groups; `None` is Docker's default on this host.
     pub cgroup_namespace: Option<CgroupNamespace>,
     /// Its root file system cannot be written.
@@ -124,17 +126,6 @@ pub struct Settings {
     pub size: Option<u64>,
     /// The most files that its layer may have.
     pub inodes: Option<u64>,
-}
-
-/// What a container sees of networks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A network of its own with nothing but `lo`.
-    #[default]
-    None,
-    /// The host's.
-    Host,
 }
 
 /// What a container sees of control groups.

@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     Process, Spec, User,
 };
 
-use super::{CgroupNamespace, Container, Network, Seccomp, Settings, Ulimit, files, set_variable};
+use super::{CgroupNamespace, Container, NetworkMode, Seccomp, Settings, Ulimit, files, set_variable};
 use crate::{Error, Result};
 
 /// What is known only once the root file system is mounted.
@@ -91,7 +91,7 @@ impl Container {
     fn linux(&self, linux: &mut Linux, capabilities: &Capabilities) {
         let settings = &self.record.settings;
         linux.set_cgroups_path(Some(self.record.cgroup()));
-        if settings.network == Network::Host {
+        if settings.networking.mode == NetworkMode::Host {
             share(linux, LinuxNamespaceType::Network);
             linux.set_sysctl(None);
         }

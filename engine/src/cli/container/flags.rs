@@ -7,7 +7,8 @@ use clap::Args;
 use mica_core::ByteSize;
 
 use crate::container::{
-    CgroupNamespace, LogLimits, MountPoint, Network, Seccomp, Settings, Source, Ulimit, set_variable, signal,
+    CgroupNamespace, LogLimits, MountPoint, NetworkMode, Networking, Seccomp, Settings, Source, Ulimit,
+    set_variable, signal,
 };
 use crate::{Error, Result};
 
@@ -123,7 +124,7 @@ impl SettingsFlags {
             tty: self.tty,
             stdin: self.interactive,
             hostname: self.hostname.filter(|name| !name.is_empty()).map(hostname).transpose()?,
-            network: network(&self.network)?,
+            networking: Networking { mode: network(&self.network)?, ..Networking::default() },
             cgroup_namespace: self.cgroupns.as_deref().map(cgroup_namespace).transpose()?,
             read_only: self.read_only,
             cap_add: self.cap_add,
@@ -195,10 +196,10 @@ pub(super) fn environment(files: &[PathBuf], flags: &[String]) -> Result<Vec<Str
     Ok(env)
 }
 
-fn network(name: &str) -> Result<Network> {
+fn network(name: &str) -> Result<NetworkMode> {
     match name {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
         _ => Err(Error::Invalid(format!("unknown network '{name}'; those that exist are: none, host"))),
     }
 }
