@@ -191,6 +191,16 @@ impl Publish {
     pub const fn address(&self) -> Option<IpAddr> {
         self.address
     }
+
+    /// The ports of the host to choose among; `None`: any free ones.
+    pub const fn host(&self) -> Option<PortRange> {
+        self.host
+    }
+
+    /// The ports of the container.
+    pub const fn container(&self) -> PortRange {
+        self.container
+    }
 }
 
 impl FromStr for Publish {
