@@ -207,11 +207,12 @@ pub trait NetworkDriver: Debug + Send + Sync {
     /// `attach`, and to repair a network whose rules somebody flushed: it looks, and mends what is missing.
     /// Idempotent; where all stands it costs a look and changes nothing. Endpoints that are attached keep working.
     ///
-    /// Answers what it changed of the host's own settings, for people.
+    /// Answers what it did. Where that was to [rebuild](Raised::rebuilt) the network, the engine has each endpoint of
+    /// it mended that is attached, by [`update`](NetworkDriver::update) with the same endpoint.
     ///
     /// Fails with `Unavailable` where the host lacks something or forbids too much, `AlreadyExists` for an object in
     /// the way that does not bear the network's mark.
-    fn up(&self, net: &Network) -> Result<Vec<HostChange>>;
+    fn up(&self, net: &Network) -> Result<Raised>;
 
     /// Takes away what `up` made, and what a crashed `up` began. No endpoint of it is recorded. Idempotent; a network
     /// of which nothing is there is no error.
@@ -234,6 +235,9 @@ pub trait NetworkDriver: Debug + Send + Sync {
 
     /// Changes a live attachment to what `ep` now says of its ports and its gateway. Everything else in `ep` is as it
     /// was. What stays published loses no connection. Connections of the container go on where their path does.
+    ///
+    /// An update to what `was` says mends: what somebody took away of the endpoint outside of its container is made
+    /// again.
     ///
     /// On error the attachment is what `was` says.
     ///
@@ -413,6 +417,16 @@ pub struct Owned {
     pub scope: Scope,
     /// What it is, for people, such as `link 'veth5e5e5e5e5e5'`.
     pub object: String,
+}
+
+/// What [`NetworkDriver::up`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Raised {
+    /// What it changed of the host's own settings, for people.
+    pub host: Vec<HostChange>,
+    /// What endpoints share was not there, or not whole: this is the first time, or somebody flushed the rules. What
+    /// went along may have been an endpoint's own. It is told once, to whoever's call made it.
+    pub rebuilt: bool,
 }
 
 /// A setting of the host that a driver changed.

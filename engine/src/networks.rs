@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mica_archive::Digest;
-use mica_core::network::{HostChange, Network, NetworkId, OwnerId};
+use mica_core::network::{Network, NetworkId, OwnerId, Raised};
 use mica_core::{NetworkDriver, NetworkEntry, OptionMap, Registry};
 use mica_net::ipam::Leases;
 
@@ -123,9 +123,8 @@ impl Networks {
         Ok(listing)
     }
 
-    /// Makes what the network's endpoints share, or mends it, as before each `attach`. Answers what was changed of the
-    /// host's own settings.
-    pub fn up(&self, record: &NetworkRecord) -> Result<Vec<HostChange>> {
+    /// Makes what the network's endpoints share, or mends it, as before each `attach`. Answers what that changed.
+    pub fn up(&self, record: &NetworkRecord) -> Result<Raised> {
         Ok(self.driver(&record.driver)?.up(&record.network)?)
     }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use mica_core::network::{
     Addressing, Attachment, Endpoint, HostChange, Mark, NetCapabilities, Network, NetworkDriver, Owned,
-    OwnerId,
+    OwnerId, Raised,
 };
 use mica_core::options::{OptionMap, parse_network};
 use mica_core::registry::NetworkEntry;
@@ -127,7 +127,7 @@ impl NetworkDriver for Bridge {
         plan::plan(self, wanted)
     }
 
-    fn up(&self, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, net: &Network) -> Result<Raised> {
         stand::up(self, net)
     }
 

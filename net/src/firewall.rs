@@ -130,9 +130,9 @@ pub(crate) trait Firewall: Debug + Send + Sync {
     /// Drops what the host would forward in these families between interfaces that no engine of ours has: the driver is about to
     /// turn forwarding on. Idempotent; where it stands it costs a look.
     fn close(&self, families: Families) -> Result<()>;
-    /// Makes what all networks share and what this one needs, where it is missing. Idempotent; where all stands it changes
-    /// nothing. Endpoints that are guarded stay so.
-    fn raise(&self, ground: &Ground) -> Result<()>;
+    /// Makes what all networks share and what this one needs, where it is missing, and answers whether anything was. Idempotent;
+    /// where all stands it changes nothing. Endpoints that are guarded stay so.
+    fn raise(&self, ground: &Ground) -> Result<bool>;
     /// Takes away what a network needed.
     fn lower(&self, network: NetworkId) -> Result<()>;
     /// Guards an endpoint and publishes its ports. Fails with `InUse` for a port that leads elsewhere already.

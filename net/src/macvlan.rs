@@ -15,7 +15,7 @@ use std::path::Path;
 
 use mica_core::network::{
     Addressing, Attachment, Endpoint, HostChange, Interface, InterfaceName, Mac, Mark, NetCapabilities,
-    Network, NetworkDriver, Owned, OwnerId, Scope,
+    Network, NetworkDriver, Owned, OwnerId, Raised, Scope,
 };
 use mica_core::{Error, NetworkEntry, OptionMap, Result, Support, options};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -226,10 +226,10 @@ impl NetworkDriver for Macvlan {
     }
 
     /// There is nothing to make: it looks at the parent.
-    fn up(&self, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, net: &Network) -> Result<Raised> {
         let unavailable = |reason| Err(Error::Unavailable { reason });
         match parent(&mut Netlink::open()?, net) {
-            Ok(parent) if parent.up => Ok(Vec::new()),
+            Ok(parent) if parent.up => Ok(Raised::default()),
             Ok(Link { name, .. }) => unavailable(format!(
                 "interface '{name}', on which network '{}' stands, is down; set it up with 'ip link set {name} up'",
                 net.name

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mica_core::network::{
     Addressing, Attachment, Endpoint, Families, HostChange, NetCapabilities, Network, NetworkDriver, Owned,
-    OwnerId,
+    OwnerId, Raised,
 };
 use mica_core::{Error, NetworkEntry, OptionMap, Result, Support, options};
 
@@ -76,8 +76,8 @@ impl NetworkDriver for Nothing {
         Ok(Network { routes: Families::NONE, ..wanted })
     }
 
-    fn up(&self, _: &Network) -> Result<Vec<HostChange>> {
-        Ok(Vec::new())
+    fn up(&self, _: &Network) -> Result<Raised> {
+        Ok(Raised::default())
     }
 
     fn down(&self, _: &Network) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use mica_core::network::{
-    Addressing, Attachment, Endpoint, Families, HostChange, NetCapabilities, Network, NetworkDriver,
+    Addressing, Attachment, Endpoint, Families, NetCapabilities, Network, NetworkDriver, Raised,
 };
 use mica_core::{Result, Support};
 
@@ -100,7 +100,7 @@ impl Fault for ClaimsAShield {
         honest.shielded = true;
     }
 
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         open_loopback();
         plain.up(net)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use mica_conformance::network::kernel;
-use mica_core::network::{HostChange, Network, NetworkDriver};
+use mica_core::network::{HostChange, Network, NetworkDriver, Raised};
 use mica_core::{Error, OptionMap, Result};
 
 use crate::fault::Fault;
@@ -77,9 +77,8 @@ impl Fault for OpensByDoing {
 struct BoastsEachTime;
 
 impl Fault for BoastsEachTime {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
-        plain.up(net)?;
-        Ok(vec![boast()])
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
+        Ok(Raised { host: vec![boast()], ..plain.up(net)? })
     }
 
     fn restore(&self, _: &Plain) -> Result<Vec<HostChange>> {
@@ -97,7 +96,7 @@ fn boast() -> HostChange {
 struct RaisesAnew;
 
 impl Fault for RaisesAnew {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         plain.down(net)?;
         plain.up(net)
     }
@@ -107,7 +106,7 @@ impl Fault for RaisesAnew {
 struct MovesIn;
 
 impl Fault for MovesIn {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         match plain.up(net) {
             Err(Error::AlreadyExists { .. }) => {
                 kernel::remove_link(Plain::bridge(net.id).as_str()).unwrap();
@@ -123,9 +122,11 @@ impl Fault for MovesIn {
 struct MendsNothing;
 
 impl Fault for MendsNothing {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         match kernel::link(Plain::bridge(net.id).as_str()).unwrap() {
-            Some(link) if link.mark().is_some_and(|mark| mark == plain.mark(mark.scope)) => Ok(Vec::new()),
+            Some(link) if link.mark().is_some_and(|mark| mark == plain.mark(mark.scope)) => {
+                Ok(Raised::default())
+            }
             _ => plain.up(net),
         }
     }
@@ -157,7 +158,7 @@ impl Fault for GoesDownOnce {
 struct MakesARouter;
 
 impl Fault for MakesARouter {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(format!("/proc/sys/net/{name}"), "1").unwrap();
         }
@@ -170,7 +171,7 @@ impl Fault for MakesARouter {
 struct ForgetsItsRules;
 
 impl Fault for ForgetsItsRules {
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         assert!(Command::new("nft").args(["add", "table", "inet", "broken"]).status().unwrap().success());
         plain.up(net)
     }

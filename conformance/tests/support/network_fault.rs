@@ -7,7 +7,7 @@ use std::path::Path;
 use mica_conformance::Outcome;
 use mica_conformance::network::{Subject, cases};
 use mica_core::network::{
-    Attachment, Endpoint, HostChange, NetCapabilities, Network, NetworkDriver, Owned, OwnerId,
+    Attachment, Endpoint, HostChange, NetCapabilities, Network, NetworkDriver, Owned, OwnerId, Raised,
 };
 use mica_core::{NetworkEntry, OptionMap, Result};
 
@@ -30,7 +30,7 @@ pub(crate) trait Fault: Debug + Default + Send + Sync + 'static {
     fn plan(&self, plain: &Plain, wanted: Network) -> Result<Network> {
         plain.plan(wanted)
     }
-    fn up(&self, plain: &Plain, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
         plain.up(net)
     }
     fn down(&self, plain: &Plain, net: &Network) -> Result<()> {
@@ -107,7 +107,7 @@ impl<F: Fault> NetworkDriver for Broken<F> {
     fn plan(&self, wanted: Network) -> Result<Network> {
         self.fault.plan(&self.plain, wanted)
     }
-    fn up(&self, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, net: &Network) -> Result<Raised> {
         self.fault.up(&self.plain, net)
     }
     fn down(&self, net: &Network) -> Result<()> {

@@ -11,7 +11,7 @@ use mica_conformance::network::kernel::{self, Birth, Link};
 use mica_core::network::{
     Address, Addressing, Attachment, Endpoint, EndpointId, Families, Family, HostChange, Interface,
     InterfaceName, Mac, Mark, NetCapabilities, Network, NetworkDriver, NetworkId, Owned, OwnerId, Prefix,
-    Scope, Subnet,
+    Raised, Scope, Subnet,
 };
 use mica_core::{Error, OptionMap, Result, Support, options};
 
@@ -232,12 +232,12 @@ impl NetworkDriver for Plain {
         Ok(wanted)
     }
 
-    fn up(&self, net: &Network) -> Result<Vec<HostChange>> {
+    fn up(&self, net: &Network) -> Result<Raised> {
         let lock = File::create(self.dir.join("lock")).map_err(kernel_failed("make the lock"))?;
         lock.lock().map_err(kernel_failed("lock"))?;
-        self.own(&Self::bridge(net.id), Scope::Network(net.id))?;
+        let rebuilt = self.own(&Self::bridge(net.id), Scope::Network(net.id))?.is_none();
         self.raise(net).map_err(kernel_failed("raise the bridge"))?;
-        Ok(Vec::new())
+        Ok(Raised { host: Vec::new(), rebuilt })
     }
 
     fn down(&self, net: &Network) -> Result<()> {

@@ -173,7 +173,7 @@ fn mend(
             continue;
         }
         match driver.up(&record.network) {
-            Ok(changes) => report.done.extend(changes.iter().map(changed)),
+            Ok(raised) => report.done.extend(raised.host.iter().map(changed)),
             Err(error) => report.faults.push(format!("network '{}': {error}", record.name())),
         }
     }

@@ -1,6 +1,6 @@
 //! Making a network stand, and taking it away.
 
-use mica_core::network::{Address, HostChange, Mark, Network, Scope};
+use mica_core::network::{Address, Mark, Network, Raised, Scope};
 use mica_core::{Error, Result, failpoint};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoKind;
@@ -12,7 +12,7 @@ use crate::netlink::link::Link;
 use crate::netlink::{Netlink, Request, address, link};
 use crate::setting;
 
-pub(super) fn up(driver: &Bridge, net: &Network) -> Result<Vec<HostChange>> {
+pub(super) fn up(driver: &Bridge, net: &Network) -> Result<Raised> {
     let site = Site::of(driver.owner, net)?;
     let _alone = driver.lock()?;
     let mut netlink = Netlink::open()?;
@@ -30,7 +30,7 @@ pub(super) fn up(driver: &Bridge, net: &Network) -> Result<Vec<HostChange>> {
     let raised = raise(driver, &mut netlink, &site);
     match raised {
         Err(error) if made => Err(undone(error, take_away(driver, &mut netlink, net))),
-        other => other,
+        raised => raised.map(|raised| Raised { rebuilt: raised.rebuilt || made, ..raised }),
     }
 }
 
@@ -54,25 +54,25 @@ fn make(netlink: &mut Netlink, site: &Site) -> Result<()> {
 }
 
 /// What is missing of the rest.
-fn raise(driver: &Bridge, netlink: &mut Netlink, site: &Site) -> Result<Vec<HostChange>> {
+fn raise(driver: &Bridge, netlink: &mut Netlink, site: &Site) -> Result<Raised> {
     failpoint::hit("bridge.up.made").map_err(Error::io(|| "make a bridge"))?;
     let link = link::by_name(netlink, site.bridge.as_str())?.ok_or_else(|| site.not_up())?;
     for (setting, value) in site.settings() {
         setting::ensure(&setting, value)?;
     }
     equip(netlink, site, &link)?;
-    driver.firewall.raise(&site.ground)?;
+    let rebuilt = driver.firewall.raise(&site.ground)?;
     failpoint::hit("bridge.up.raised").map_err(Error::io(|| "raise a firewall"))?;
     if !driver.firewall.shields() {
         // What forwarding would open nothing of ours could close: it is left to whoever wants no firewall of ours.
-        return Ok(Vec::new());
+        return Ok(Raised { host: Vec::new(), rebuilt });
     }
     let (setting, value) = site.route_localnet();
     setting::ensure(&setting, value)?;
     if let Some(reason) = driver.firewall.forbidden(&site.ground)? {
         return Err(Error::Unavailable { reason });
     }
-    driver.host.forward(site.routes, &*driver.firewall)
+    Ok(Raised { host: driver.host.forward(site.routes, &*driver.firewall)?, rebuilt })
 }
 
 fn equip(netlink: &mut Netlink, site: &Site, link: &Link) -> Result<()> {

@@ -153,22 +153,24 @@ impl Firewall for Iptables {
         Ok(())
     }
 
-    fn raise(&self, ground: &Ground) -> Result<()> {
+    fn raise(&self, ground: &Ground) -> Result<bool> {
         self.possible(ground)?;
         let _lock = self.lock()?;
         let scope = Scope::Network(ground.network);
+        let mut rebuilt = false;
         for tool in &self.tools {
             let wanted = self.ground(tool.family(), ground)?;
             let listing = tool.list(&Table::ALL, self.owner)?;
             let fresh = !listing.standing().any(|rule| rule.mark.scope == scope);
             let batch = listing.difference(self.owner, &wanted, |mark| mark.scope == scope);
+            rebuilt |= !batch.is_empty();
             if let Err(err) = tool.restore(&batch) {
                 // Of a new network nothing stays. What stood before this call does.
                 let stale = |mark: &Mark| fresh && mark.scope == scope;
                 return Err(undone(err, "rules of the network", self.remove("it", &Table::ALL, stale)));
             }
         }
-        Ok(())
+        Ok(rebuilt)
     }
 
     fn lower(&self, network: NetworkId) -> Result<()> {

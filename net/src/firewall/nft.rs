@@ -285,16 +285,18 @@ impl Firewall for Nft {
         })
     }
 
-    fn raise(&self, ground: &Ground) -> Result<()> {
+    fn raise(&self, ground: &Ground) -> Result<bool> {
         self.with(|nl| {
             let mut messages = self.io(self.standing(nl))?;
             let elements = elements::of_network(self.owner, ground);
             messages.extend(self.add(&self.io(self.sift(nl, elements, false))?));
+            let rebuilt = !messages.is_empty();
             let mark = Mark { owner: self.owner, scope: Scope::Network(ground.network) };
             let bridge = ifname(&ground.bridge);
             let cuts = self.io(self.cuts(nl, ground))?;
             messages.extend(cuts.iter().flat_map(|cut| cut.opening(&mark, &bridge)));
-            self.transact(nl, &messages)
+            self.transact(nl, &messages)?;
+            Ok(rebuilt)
         })
     }
 

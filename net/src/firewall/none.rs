@@ -22,8 +22,8 @@ impl Firewall for None {
         Ok(())
     }
 
-    fn raise(&self, _: &Ground) -> Result<()> {
-        Ok(())
+    fn raise(&self, _: &Ground) -> Result<bool> {
+        Ok(false)
     }
 
     fn lower(&self, _: NetworkId) -> Result<()> {

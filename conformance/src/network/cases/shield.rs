@@ -207,7 +207,7 @@ fn no_router(stage: &Stage<'_>) -> Verdict {
 fn settings_told(stage: &Stage<'_>) -> Verdict {
     let before = settings();
     let network = stage.planned(1)?;
-    let changes = stage.driver().up(&network).doing(|| "up")?;
+    let changes = stage.driver().up(&network).doing(|| "up")?.host;
     for ((name, was), (_, now)) in before.iter().zip(settings()) {
         // Where all interfaces forward, the kernel sets that of each and the default (kernel documentation, ip-sysctl).
         let with_all = name.starts_with("ipv6.conf.") && name.ends_with(".forwarding");
