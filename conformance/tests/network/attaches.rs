@@ -191,6 +191,6 @@ caught! {
     debris_of_a_failure: LeavesDebris => ["attach-name-taken"];
     neighbours_that_are_not_told: TellsNobody => ["address-reuse"];
     an_id_for_once: AttachesOnce => ["attach-again"];
-    an_update_that_does_nothing: UpdatesNothing => ["update-gateway", "update-of-something-else", "update-not-attached"];
+    an_update_that_does_nothing: UpdatesNothing => ["update-mends", "update-gateway", "update-of-something-else", "update-not-attached"];
     an_update_that_answers_something_else: UpdatesItsData => ["update-of-nothing"];
 }

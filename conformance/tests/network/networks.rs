@@ -153,6 +153,25 @@ impl Fault for GoesDownOnce {
     }
 }
 
+/// Makes the bridge where there is none, and says nothing of it.
+#[derive(Debug, Default)]
+struct TellsNothing;
+
+impl Fault for TellsNothing {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
+        Ok(Raised { rebuilt: false, ..plain.up(net)? })
+    }
+}
+
+#[derive(Debug, Default)]
+struct AlwaysRebuilds;
+
+impl Fault for AlwaysRebuilds {
+    fn up(&self, plain: &Plain, net: &Network) -> Result<Raised> {
+        Ok(Raised { rebuilt: true, ..plain.up(net)? })
+    }
+}
+
 /// Turns the host into a router, and says nothing of it.
 #[derive(Debug, Default)]
 struct MakesARouter;
@@ -188,6 +207,8 @@ caught! {
     an_up_that_makes_anew: RaisesAnew => ["up-keeps-endpoints"];
     an_up_that_takes_what_is_in_the_way: MovesIn => ["up-respects-others"];
     an_up_that_looks_for_a_name: MendsNothing => ["up-mends"];
+    an_up_that_tells_nothing: TellsNothing => ["up-tells-what-it-rebuilt"];
+    an_up_that_always_rebuilds: AlwaysRebuilds => ["up-is-idempotent", "up-tells-what-it-rebuilt"];
     a_down_that_does_nothing: StaysUp => ["down-takes-away", "down-of-an-unrecorded-network", "whole-life-leaves-nothing"];
     a_down_that_wants_something_there: GoesDownOnce => ["down-is-idempotent"];
     a_host_that_forwards_for_all: MakesARouter => ["host-stays-no-router", "settings-are-told-and-restored", "advertisements-of-the-host"];

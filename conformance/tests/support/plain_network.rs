@@ -275,11 +275,15 @@ impl NetworkDriver for Plain {
         ep: &Endpoint,
         ns: BorrowedFd<'_>,
     ) -> Result<Attachment> {
-        if self.attached(net, ep)?.is_none() {
+        let bridge = self.own(&Self::bridge(net.id), Scope::Network(net.id))?;
+        let (Some(bridge), Some(port)) = (bridge, self.attached(net, ep)?) else {
             return Err(Error::NotFound { what: format!("endpoint '{}'", ep.id) });
-        }
+        };
         if was.interface != Some(interface(net, ep)?) || !ep.ports.is_empty() {
             return Err(Error::Options("only the gateway can change".to_owned()));
+        }
+        if port.master != Some(bridge.index) {
+            kernel::set_master(&port.name, &bridge.name).map_err(kernel_failed("mend the port"))?;
         }
         let now = default_gateways(net, ep.gateway);
         let (lost, new): (Vec<_>, Vec<_>) = (

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
     InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{LinkUnspec, LinkVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
 
 use super::place::{self, Place};
@@ -46,14 +46,20 @@ pub(super) fn attach(
     }
 }
 
-/// The bridge, where it is up and the endpoint is not attached to it yet.
-fn look(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<Link> {
+/// The bridge, which is up, and what has the name of the endpoint's port.
+fn both(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<(Link, Option<Link>)> {
     let requests =
         vec![link::request_by_name(site.bridge.as_str()), link::request_by_name(place.veth.as_str())];
     let mut answers = netlink.ask(requests)?.into_iter();
     let bridge = answers.next().map(link::found).transpose()?.flatten();
     let veth = answers.next().map(link::found).transpose()?.flatten();
-    let Some(bridge) = bridge.filter(|link| site.is(link) && link.up) else { return Err(site.not_up()) };
+    let bridge = bridge.filter(|link| site.is(link) && link.up).ok_or_else(|| site.not_up())?;
+    Ok((bridge, veth))
+}
+
+/// The bridge, where the endpoint is not attached to it yet.
+fn look(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<Link> {
+    let (bridge, veth) = both(netlink, site, place)?;
     match veth {
         Some(veth) if veth.mark() == Some(place.mark) => {
             Err(Error::AlreadyExists { what: format!("the endpoint's link '{}'", place.veth) })
@@ -179,9 +185,11 @@ pub(super) fn update(
     let site = Site::of(driver.owner, net)?;
     let place = Place::of(driver, &site, net, ep)?;
     let gone = || Error::NotFound { what: format!("the endpoint's link '{}'", place.veth) };
-    let veth = link::by_name(&mut Netlink::open()?, place.veth.as_str())?;
-    veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
+    let mut netlink = Netlink::open()?;
+    let (bridge, veth) = both(&mut netlink, &site, &place)?;
+    let veth = veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
     refuse_other_changes(was, &place)?;
+    mend(driver, &mut netlink, &site, &place, &bridge, &veth)?;
     let mut inside = Inside::find(ns, &place.wanted.name)?.ok_or_else(gone)?;
     inside.reroute(&was.gateways, &place.wanted.gateways)?;
     if let Err(error) = driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded) {
@@ -189,6 +197,28 @@ pub(super) fn update(
         return Err(undone(error, failure.into_iter().collect()));
     }
     Ok(place.attachment())
+}
+
+/// Makes the link a port of the bridge again, where somebody took it away from there or the bridge was made anew.
+fn mend(
+    driver: &Bridge,
+    netlink: &mut Netlink,
+    site: &Site,
+    place: &Place,
+    bridge: &Link,
+    veth: &Link,
+) -> Result<()> {
+    let isolated = InfoBridgePort::Isolated(!site.ground.icc);
+    if veth.up && veth.master == Some(bridge.index) && veth.port.contains(&isolated) {
+        return Ok(());
+    }
+    let change = |message: LinkMessageBuilder<LinkUnspec>| link::change(message.build(), &place.veth);
+    let named = || LinkUnspec::new_with_name(place.veth.as_str());
+    Ok(netlink.tell(vec![
+        change(named().controller(bridge.index)),
+        link::change(port(driver, site, place), &place.veth),
+        change(named().up()),
+    ])?)
 }
 
 fn refuse_other_changes(was: &Attachment, place: &Place) -> Result<()> {

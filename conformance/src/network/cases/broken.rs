@@ -32,6 +32,12 @@ list! {
     "check-finds-flushed-rules" flushed_rules =
         "check tells that the rules were flushed, where there were any",
         Addresses else nothing;
+    "up-tells-what-it-rebuilt" up_tells =
+        "up says that it rebuilt the network the first time, and after somebody took something of it away",
+        Addresses else nothing;
+    "update-mends" update_mends =
+        "an update to what there was mends what somebody took away of the endpoint outside of its container",
+        Live else nothing;
     "up-mends" up_mends =
         "up mends what somebody took away of the network",
         Addresses else nothing;
@@ -145,6 +151,47 @@ fn flushed_rules(stage: &Stage<'_>) -> Verdict {
     }
     kernel::rules::flush().doing(|| "flush the rules")?;
     is_told(stage, &placed, "no rules").map(drop)
+}
+
+fn up_tells(stage: &Stage<'_>) -> Verdict {
+    let tables = || kernel::rules::tables().doing(|| "list the tables");
+    let before = tables()?;
+    let network = stage.planned(1)?;
+    let is_told = |what: &str| -> Verdict {
+        let rebuilt = stage.driver().up(&network).doing(|| "up")?.rebuilt;
+        ensure!(rebuilt, "{what}, up says that it rebuilt nothing");
+        let again = stage.driver().up(&network).doing(|| "up again")?.rebuilt;
+        ensure!(!again, "{what}, up says twice that it rebuilt something");
+        Ok(())
+    };
+    let first = stage.driver().up(&network).doing(|| "up")?.rebuilt;
+    let (links, rules) = (made_for(&network)?, tables()? != before);
+    let made = rules || !links.is_empty();
+    ensure!(first == made, "the first up made {links:?}; that it rebuilt something it calls {first}");
+    if rules {
+        kernel::rules::flush().doing(|| "flush the rules")?;
+        is_told("after a flush of the rules")?;
+    }
+    for name in links {
+        kernel::remove_link(&name).doing(|| "remove a link")?;
+        is_told(&format!("after '{name}' was removed"))?;
+    }
+    Ok(())
+}
+
+fn update_mends(stage: &Stage<'_>) -> Verdict {
+    let network = stage.network(1)?;
+    let (one, other) = (stage.placed(&network, 10)?, stage.placed(&network, 11)?);
+    kernel::rules::flush().doing(|| "flush the rules")?;
+    made_for(&network)?.iter().try_for_each(|name| kernel::remove_link(name).doing(|| "remove a link"))?;
+    stage.driver().up(&network).doing(|| "up")?;
+    for placed in [&one, &other] {
+        let Placed { network, endpoint, was, namespace } = placed;
+        let now = stage.driver().update(network, was, endpoint, namespace.as_fd()).doing(|| "update")?;
+        ensure!(now == *was, "update answered {now:?}, attach {was:?}");
+        stage.check(placed).doing(|| "check after an update")?;
+    }
+    reach_each_other(stage, &one, &other)
 }
 
 fn up_mends(stage: &Stage<'_>) -> Verdict {
