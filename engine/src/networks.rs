@@ -12,6 +12,7 @@ mod check;
 mod create;
 mod endpoints;
 mod inspect;
+mod outside;
 mod pools;
 mod record;
 mod remove;
@@ -30,6 +31,7 @@ use mica_net::ipam::Leases;
 pub use check::NetworkReport;
 pub use create::NewNetwork;
 pub use endpoints::EndpointRecord;
+pub use outside::Outside;
 pub use pools::Wishes;
 pub use record::NetworkRecord;
 pub use remove::PrunedNetworks;
@@ -67,17 +69,21 @@ impl fmt::Debug for Networks {
 impl Engine {
     /// Its networks. Nothing is asked of a driver until one is needed.
     pub fn networks(&self) -> Result<Networks> {
-        let (root, config) = (self.root().clone(), self.config());
-        let owner = run::owner(&root)?;
-        let run = run::directory(&owner)?;
-        crate::root::make_directory(&root.networks())
-            .map_err(Error::io(|| format!("create '{}'", root.networks().display())))?;
-        let (registry, firewall) = (config.registry.clone(), config.firewall.clone());
-        Ok(Networks { root, owner, run, registry, firewall, opened: Mutex::default() })
+        let config = self.config();
+        Networks::open(self.root().clone(), config.registry.clone(), config.firewall.clone())
     }
 }
 
 impl Networks {
+    /// The networks of this root, without the rest of an engine.
+    pub fn open(root: Root, registry: Registry, firewall: Option<String>) -> Result<Self> {
+        let owner = run::owner(&root)?;
+        let run = run::directory(&owner)?;
+        crate::root::make_directory(&root.networks())
+            .map_err(Error::io(|| format!("create '{}'", root.networks().display())))?;
+        Ok(Self { root, owner, run, registry, firewall, opened: Mutex::default() })
+    }
+
     /// The name that all bears which this data root has in the kernel.
     pub fn owner(&self) -> &OwnerId {
         &self.owner

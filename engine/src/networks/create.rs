@@ -53,6 +53,28 @@ impl Networks {
         Ok(record)
     }
 
+    /// The network of this name, made as `new` says where there is none. Its id derives from the name.
+    pub(crate) fn ensure(&self, new: NewNetwork) -> Result<NetworkRecord> {
+        let named = |name: &str| -> Result<Option<NetworkRecord>> {
+            Ok(self.records()?.whole()?.into_iter().find(|known| known.name() == name))
+        };
+        if let Some(found) = named(&new.name)? {
+            return Ok(found);
+        }
+        if new.name == DEFAULT {
+            return self.make_default();
+        }
+        check_name(&new.name)?;
+        let _alone = self.alone()?;
+        if let Some(found) = named(&new.name)? {
+            return Ok(found);
+        }
+        let id = self.id_of(&new.name);
+        let record = self.plan(new, id, None, &self.records()?.whole()?)?;
+        self.write(&record)?;
+        Ok(record)
+    }
+
     /// Makes the default network, unless somebody did meanwhile.
     pub(super) fn make_default(&self) -> Result<NetworkRecord> {
         let _alone = self.alone()?;

@@ -10,7 +10,7 @@ use mica_net::ipam::{Lease, Wanted};
 use serde::{Deserialize, Serialize};
 
 use super::record::{MAX_RECORD, names};
-use super::{NetworkRecord, Networks};
+use super::{NetworkRecord, Networks, Outside};
 use crate::container::remove_file;
 use crate::{Error, Result, root};
 
@@ -26,10 +26,19 @@ pub struct EndpointRecord {
     pub container: String,
     /// The container's name when it was connected.
     pub name: String,
+    /// What else it is called there.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// What the container calls itself.
+    #[serde(default)]
+    pub hostname: String,
     /// What the driver is told.
     pub endpoint: Endpoint,
     /// What the driver answered, once it has.
     pub attachment: Option<Attachment>,
+    /// Where it is, if it is no container of this engine.
+    #[serde(default)]
+    pub outside: Option<Outside>,
 }
 
 impl Networks {
@@ -108,7 +117,8 @@ impl Networks {
         Ok(self.endpoints(&record.network.id)?.into_iter().map(|endpoint| endpoint.name).collect())
     }
 
-    pub(super) fn endpoint_dir(&self, network: &NetworkId) -> PathBuf {
+    /// Where the records of a network's endpoints are. Its time changes whenever one of them does.
+    pub(crate) fn endpoint_dir(&self, network: &NetworkId) -> PathBuf {
         self.run.join("endpoints").join(network.to_string())
     }
 

@@ -62,8 +62,11 @@ fn a_network_in_use_is_not_removed_and_its_users_are_named() {
             network,
             container: "c0ffee".to_owned(),
             name: "shop".to_owned(),
+            aliases: Vec::new(),
+            hostname: String::new(),
             endpoint,
             attachment: None,
+            outside: None,
         };
         networks.record_endpoint(&record).unwrap();
         assert_eq!(networks.endpoints(&network).unwrap(), [record]);
