@@ -72,20 +72,9 @@ pub struct OwnNames {
 
 /// The content of `/etc/hosts`. What the user added comes before the container's own names, so it wins.
 ///
-/// A container without an address finds itself on its loopback. `host` are the addresses at which the container reaches the host. Fails with [`Error::Options`] where
-/// `host-gateway` is asked for and there are none.
+/// A container without an address finds itself on its loopback. `host` and errors are as for [`host_lines`].
 pub fn hosts_file(own: &OwnNames, extra: &[ExtraHost], host: &[IpAddr]) -> Result<String> {
-    let mut text = LOOPBACK.to_owned();
-    let mut line = |address: &IpAddr, names: &str| {
-        let _ = writeln!(text, "{address}\t{names}");
-    };
-    for ExtraHost { name, target } in extra {
-        match target {
-            HostTarget::Address(address) => line(address, name.as_str()),
-            HostTarget::Gateway if host.is_empty() => return Err(no_gateway(name)),
-            HostTarget::Gateway => host.iter().for_each(|address| line(address, name.as_str())),
-        }
-    }
+    let mut text = LOOPBACK.to_owned() + &host_lines(extra, host)?;
     let mut names = vec![own.hostname.as_str()];
     for name in own.hostname.short().into_iter().chain(own.aliases.iter().map(HostName::as_str)) {
         if !names.contains(&name) {
@@ -94,8 +83,28 @@ pub fn hosts_file(own: &OwnNames, extra: &[ExtraHost], host: &[IpAddr]) -> Resul
     }
     let lone = [IpAddr::V4(LONE)];
     let addresses = if own.addresses.is_empty() { &lone[..] } else { &own.addresses };
-    addresses.iter().for_each(|address| line(address, &names.join(" ")));
+    addresses.iter().for_each(|address| write_line(&mut text, *address, &names.join(" ")));
     Ok(text)
+}
+
+/// The lines of `/etc/hosts` for what the user added. `host` are the addresses at which the container reaches the host.
+/// Fails with [`Error::Options`] where `host-gateway` is asked for and there are none.
+pub fn host_lines(extra: &[ExtraHost], host: &[IpAddr]) -> Result<String> {
+    let mut text = String::new();
+    for ExtraHost { name, target } in extra {
+        match target {
+            HostTarget::Address(address) => write_line(&mut text, *address, name.as_str()),
+            HostTarget::Gateway if host.is_empty() => return Err(no_gateway(name)),
+            HostTarget::Gateway => {
+                host.iter().for_each(|address| write_line(&mut text, *address, name.as_str()));
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn write_line(text: &mut String, address: IpAddr, names: &str) {
+    let _ = writeln!(text, "{address}\t{names}");
 }
 
 fn no_gateway(name: &HostName) -> Error {

@@ -38,7 +38,7 @@ mod resolv;
 mod responder;
 mod stream;
 
-pub use etc::{ExtraHost, HostTarget, OwnNames, hostname_file, hosts_file};
+pub use etc::{ExtraHost, HostTarget, OwnNames, host_lines, hostname_file, hosts_file};
 pub use host_name::HostName;
 pub use names::{Names, View};
 pub use resolv::{Resolv, Server, Wishes};

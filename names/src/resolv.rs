@@ -162,7 +162,7 @@ impl Resolv {
         reached.servers.retain(|server| !server.is_the_hosts_own());
         let lost = reached.servers.len() < self.servers.len();
         let settings = reached.with(wishes);
-        (!lost || !settings.servers.is_empty()).then(|| settings.text())
+        (!lost || !settings.servers.is_empty()).then(|| settings.file())
     }
 
     /// The file of a container with a [`Responder`](crate::Responder), for this host and these wishes.
@@ -175,10 +175,11 @@ impl Resolv {
         if !settings.options.iter().any(|option| option.starts_with("ndots:")) {
             settings.options.push("ndots:0".to_owned());
         }
-        settings.text()
+        settings.file()
     }
 
-    fn text(&self) -> String {
+    /// The file that says this.
+    pub fn file(&self) -> String {
         let servers = self.servers.iter().take(MAX_SERVERS).map(|server| format!("nameserver {server}\n"));
         let line = |key: &str, words: &[String]| match words {
             [] => String::new(),
