@@ -54,9 +54,18 @@ fn allowed(dir: &str) -> Allowed {
     let ours: &[&str] = match dir {
         "tree" | "mount" | "archive" | "net" | "names" => &["core"],
         "conformance" => &["core", "tree", "mount", "archive"],
-        "engine" | "benches" => {
-            &["core", "tree", "mount", "archive", "conformance", "net", "runtime", "engine", "drivers/"]
-        }
+        "engine" | "benches" => &[
+            "core",
+            "tree",
+            "mount",
+            "archive",
+            "conformance",
+            "names",
+            "net",
+            "runtime",
+            "engine",
+            "drivers/",
+        ],
         _ if dir.starts_with("drivers/") => &["core", "tree", "mount"],
         _ => &[],
     };
