@@ -18,6 +18,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use nix::errno::Errno;
 
 use exchange::{dump, request};
 
@@ -62,17 +63,23 @@ pub struct Route {
 
 /// Every link.
 pub fn links() -> io::Result<Vec<Link>> {
-    let answers = dump(Message::GetLink(LinkMessage::default()))?;
-    let links = answers.into_iter().filter_map(|answer| match answer {
-        Message::NewLink(message) => Some(link_of(message)),
-        _ => None,
-    });
-    Ok(links.collect())
+    Ok(dump(Message::GetLink(LinkMessage::default()))?.into_iter().filter_map(read_link).collect())
 }
 
 /// The link of this name.
 pub fn link(name: &str) -> io::Result<Option<Link>> {
-    Ok(links()?.into_iter().find(|link| link.name == name))
+    let wanted = message(vec![LinkAttribute::IfName(name.to_owned())]);
+    match request(Message::GetLink(wanted), 0) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
+        answers => Ok(answers?.into_iter().find_map(read_link)),
+    }
+}
+
+fn read_link(answer: Message) -> Option<Link> {
+    match answer {
+        Message::NewLink(message) => Some(link_of(message)),
+        _ => None,
+    }
 }
 
 fn index(name: &str) -> io::Result<u32> {
@@ -99,12 +106,15 @@ fn link_of(message: LinkMessage) -> Link {
 /// The addresses of a link, or of all links.
 pub fn addresses(of: Option<&str>) -> io::Result<Vec<Address>> {
     let wanted = of.map(index).transpose()?;
+    let found = addresses_of_links()?.into_iter();
+    Ok(found.filter(|(link, _)| wanted.is_none_or(|index| index == *link)).map(|(_, found)| found).collect())
+}
+
+/// Every address, with the number of the link that has it.
+pub fn addresses_of_links() -> io::Result<Vec<(u32, Address)>> {
     let mut found = Vec::new();
     for answer in dump(Message::GetAddress(AddressMessage::default()))? {
         let Message::NewAddress(message) = answer else { continue };
-        if wanted.is_some_and(|index| index != message.header.index) {
-            continue;
-        }
         // Of the two ends of a point-to-point link `Local` is this one; else both are the same, or it is missing.
         let local = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(ip) => Some(*ip),
@@ -115,7 +125,8 @@ pub fn addresses(of: Option<&str>) -> io::Result<Vec<Address>> {
             _ => None,
         });
         let address = local.or(any).map(|ip| Address::new(ip, message.header.prefix_len));
-        found.extend(address.transpose().map_err(io::Error::other)?);
+        let address = address.transpose().map_err(io::Error::other)?;
+        found.extend(address.map(|address| (message.header.index, address)));
     }
     Ok(found)
 }

@@ -34,6 +34,7 @@ impl Snapshot {
     /// The same without what all networks of a driver may share.
     pub(crate) fn without_rules() -> Verdict<Self> {
         let links = kernel::links().doing(|| "list the links")?;
+        let addresses = kernel::addresses_of_links().doing(|| "list the addresses")?;
         let routes = kernel::routes().doing(|| "list the routes")?;
         let name = |index: Option<u32>| {
             links.iter().find(|link| Some(link.index) == index).map_or("nothing", |link| link.name.as_str())
@@ -48,9 +49,9 @@ impl Snapshot {
                 link.mtu,
                 name(link.master)
             ));
-            let addresses = kernel::addresses(Some(&link.name)).doing(|| "list the addresses")?;
-            let addresses = addresses.iter().filter(|address| !is_the_kernels(address.subnet()));
-            lines.extend(addresses.map(|address| format!("address {address} of '{}'", link.name)));
+        }
+        for (link, address) in addresses.iter().filter(|(_, address)| !is_the_kernels(address.subnet())) {
+            lines.insert(format!("address {address} of '{}'", name(Some(*link))));
         }
         for route in routes.iter().filter(|route| !is_the_kernels(route.to)) {
             lines.insert(format!(
