@@ -27,6 +27,8 @@ mod lock;
 pub mod manage;
 pub mod networks;
 mod pipe;
+#[allow(dead_code)]
+mod ports;
 mod reboot;
 pub mod reference;
 mod reserve;
