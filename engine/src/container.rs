@@ -8,16 +8,18 @@
 mod attach;
 mod busy;
 mod commit;
+mod connections;
 mod copy;
 mod create;
+pub(crate) mod etc;
 mod exec;
-mod files;
 mod init_layer;
 mod inspect;
 pub(crate) mod link;
 mod logs;
 mod names;
 mod networking;
+mod published;
 mod reach;
 mod receive;
 mod record;
@@ -44,6 +46,7 @@ pub use exec::{ExecOptions, Execution};
 pub use logs::{LogLine, LogOptions, parse_time};
 pub(crate) use names::is_valid as is_valid_name;
 pub use networking::{ConnectWish, Connection, NetworkMode, Networking};
+pub use published::Published;
 pub(crate) use receive::Arrival;
 pub use record::{
     CgroupNamespace, LogLimits, MountPoint, Record, Seccomp, Settings, Source, Ulimit, set_variable, short,
@@ -51,6 +54,7 @@ pub use record::{
 pub(crate) use recover::KILLED;
 pub use remove::Pruned;
 pub(crate) use spec::{Bundled, console_size, process_capabilities};
+pub(crate) use start::await_single_thread;
 pub use start::{StartOptions, Started};
 pub(crate) use state::remove_file;
 pub use state::{State, Status, now, seconds};

@@ -9,6 +9,7 @@
 //! time, and nobody connects to a network that is being removed.
 
 mod check;
+mod containers;
 mod create;
 mod endpoints;
 mod inspect;
@@ -17,6 +18,7 @@ mod pools;
 mod record;
 mod remove;
 mod run;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +31,7 @@ use mica_core::{NetworkDriver, NetworkEntry, OptionMap, Registry};
 use mica_net::ipam::Leases;
 
 pub use check::NetworkReport;
+pub(crate) use containers::all;
 pub use create::NewNetwork;
 pub use endpoints::EndpointRecord;
 pub use outside::Outside;

@@ -14,6 +14,8 @@ mod external;
 mod input;
 mod log;
 pub(crate) mod machine;
+mod names;
+mod network;
 mod requests;
 mod serve;
 mod stage;
@@ -24,6 +26,7 @@ use rustix::process::{set_child_subreaper, setsid};
 
 use crate::container::{Busy, Container, StartOptions};
 use crate::{Engine, Error, Result, sys};
+pub(crate) use network::live::already_connected;
 use serve::Serve;
 use stage::Stage;
 use wire::{Answer, Channel};

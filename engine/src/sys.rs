@@ -1,9 +1,13 @@
 //! The calls that no safe wrapper has.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::thread;
 
 use nix::unistd::{ForkResult, fork as nix_fork};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -45,6 +49,34 @@ pub(crate) fn close_on_exec() -> io::Result<()> {
 pub(crate) fn unshare_mounts() -> io::Result<()> {
     // SAFETY: descriptors stay shared with nobody but threads, which a mount namespace does not touch.
     Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?)
+}
+
+/// Makes a network namespace whose `lo` is up. It lasts as long as somebody has it; the calling thread stays in its own.
+pub(crate) fn network_namespace() -> io::Result<OwnedFd> {
+    let make = || {
+        // SAFETY: as above; the thread makes the sockets that it uses afterwards.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        set_loopback_up()?;
+        Ok(File::open("/proc/thread-self/ns/net")?.into())
+    };
+    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, make)?.join() {
+        Ok(made) => made,
+        Err(_) => Err(io::Error::other("the thread that made it panicked")),
+    })
+}
+
+/// Sets `lo` up in the network namespace of this thread; the kernel gives it its addresses then.
+fn set_loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: all zeroes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l', b'o'].map(|letter| letter as libc::c_char));
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the call reads the name and the flags of `request`, which lives during it.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Has the process that `command` starts killed when this one ends. What it starts in turn is not.

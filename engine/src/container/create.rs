@@ -6,7 +6,10 @@ use std::path::Path;
 use mica_core::{Begun, LayerOptions, Quota, Store, Support, failpoint};
 
 use super::record::{Record, Settings};
-use super::{Busy, Container, Source, State, Status, files, init_layer, names, spec, state};
+use super::{
+    Busy, ConnectWish, Connection, Container, NetworkMode, Source, State, Status, connections, etc,
+    init_layer, names, spec, state,
+};
 use crate::reboot::PASSING;
 use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent, volumes};
 
@@ -19,6 +22,8 @@ pub struct CreateOptions {
     pub name: Option<String>,
     /// How it runs. What is left open the image says.
     pub settings: Settings,
+    /// The networks that it is connected to, by name or id, in the order of its interfaces.
+    pub networks: Vec<(String, ConnectWish)>,
 }
 
 impl Engine {
@@ -33,12 +38,31 @@ impl Engine {
         if let Some(name) = &options.name {
             names::check(name)?;
         }
+        let mut options = options.clone();
+        self.settle_networking(&mut options.settings)?;
+        let connections = self.resolve(&options.settings.networking, &options.networks)?;
         let id = intent::random_id()? + &intent::random_id()?;
         let made = self.transaction("create a container", Barrier::None, |tx| {
-            let record = self.record_in(tx, options, &id)?;
-            self.put_in_place(tx, record, options.name.as_deref(), &State { status, ..State::default() })
+            let record = self.record_in(tx, &options, &id)?;
+            let state = State { status, ..State::default() };
+            self.put_in_place(tx, record, &connections, options.name.as_deref(), &state)
         });
         made.inspect_err(|_| self.give_up(&id))
+    }
+
+    /// Finds the container whose namespace is to be joined, and takes the name that goes with a namespace of others.
+    fn settle_networking(&self, settings: &mut Settings) -> Result<()> {
+        let theirs = match &mut settings.networking.mode {
+            NetworkMode::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            NetworkMode::Container(name) => {
+                let joined = self.container(name)?;
+                joined.id().clone_into(name);
+                joined.record().hostname()
+            }
+            NetworkMode::None | NetworkMode::Connected => return Ok(()),
+        };
+        settings.hostname.get_or_insert(theirs);
+        Ok(())
     }
 
     /// Removes a container that is of no use to anybody, if it is there and does not run.
@@ -89,6 +113,7 @@ impl Engine {
         &self,
         tx: &Transaction<'_>,
         mut record: Record,
+        connections: &[Connection],
         name: Option<&str>,
         state: &State,
     ) -> Result<(Container, Busy)> {
@@ -97,7 +122,7 @@ impl Engine {
         let failed = || format!("create '{}'", staged.display());
         fs::create_dir(&staged).map_err(Error::io(failed))?;
         fs::create_dir(staged.join("rootfs")).map_err(Error::io(failed))?;
-        files::write(&staged, &record.hostname(), &record.settings.networking.mode)?;
+        etc::check(&record.settings, &record.hostname())?;
         let volumes = self.stage_volumes(tx, &record.settings)?;
         let busy = Busy::take(&staged, record.short_id(), "being created")?;
         if state.status != Status::Created {
@@ -110,11 +135,13 @@ impl Engine {
         };
         let container = Container { record, dir };
         write_record(&staged, container.record())?;
+        connections::write_new(&staged, connections)?;
         if container.record().settings.auto_remove {
             fs::File::create(staged.join(PASSING)).map_err(Error::io(failed))?;
         } else {
             // A container that is to stay is there after a power cut, or not: never one without a record.
-            sync_record(&staged)?;
+            sync(&staged.join("config.json"))?;
+            sync(&connections::path(&staged))?;
         }
         names::claim(self.root(), container.name(), container.id())?;
         failpoint::hit("create.named").map_err(Error::io(failed))?;
@@ -190,9 +217,8 @@ fn check_mount(mount: &super::MountPoint) -> Result<()> {
     }
 }
 
-fn sync_record(dir: &Path) -> Result<()> {
-    let path = dir.join("config.json");
-    let sync = || fs::File::open(&path)?.sync_all();
+fn sync(path: &Path) -> Result<()> {
+    let sync = || fs::File::open(path)?.sync_all();
     sync().map_err(Error::io(|| format!("write '{}'", path.display())))
 }
 

@@ -67,6 +67,22 @@ impl Container {
     }
 }
 
+/// Asks the supervisor of the container in `dir` for something, and does not wait for it. Where there is none there is nothing to
+/// be asked for.
+pub(crate) fn post(dir: &Path, request: &Request) -> io::Result<()> {
+    let sent = open_socket(dir).and_then(|socket| Channel::from(socket).request(request, &[]));
+    match sent.map_err(|error| (error.kind(), error)) {
+        Err((
+            io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe,
+            _,
+        )) => Ok(()),
+        sent => sent.map_err(|(_, error)| error),
+    }
+}
+
 /// The path in an address is short; the directory may have a long one. So it is reached through a descriptor.
 fn open_socket(dir: &Path) -> io::Result<OwnedFd> {
     let dir = openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -36,7 +36,7 @@ impl Engine {
         let made = self.transaction("adopt a container", Barrier::Disk, |tx| {
             let image = tx.image(&arrival.image)?;
             let record = self.arrived(tx, arrival, &image)?;
-            self.put_in_place(tx, record, Some(arrival.name), &arrival.state)
+            self.put_in_place(tx, record, &[], Some(arrival.name), &arrival.state)
         });
         made.map(|(container, _): (Container, Busy)| container)
     }

@@ -1,11 +1,12 @@
 //! After the death of a supervisor: its container's processes died with it, its mounts went with its namespace. What
 //! stays are control groups, a socket, and a state that says that it runs.
 
+use mica_core::network::NetworkId;
 use mica_core::{MountOptions, failpoint};
 
 use super::link::SOCKET;
 use super::state::{self, State, Status};
-use super::{Busy, Container, remove_file};
+use super::{Busy, Container, NetworkMode, remove_file};
 use crate::supervisor::machine;
 use crate::{Engine, Error, Result};
 
@@ -44,18 +45,32 @@ impl Engine {
         let store = self.store(Some(&record.driver))?;
         store.write(&record.layer(), &MountOptions::default())?.release()?;
         remove_file(&container.dir().join(SOCKET))?;
+        let left = self.release_networks(container, true).err();
+        failpoint::hit("recover.released").map_err(Error::io(|| "clean up a container"))?;
+        let text = "its supervisor was killed";
         let state = State {
             status: Status::Exited,
             supervisor: 0,
             pid: 0,
             exit_code: KILLED,
-            error: "its supervisor was killed".to_owned(),
+            error: left.map_or_else(|| text.to_owned(), |left| format!("{text}; {left}")),
             finished: state::now(),
             ..State::read(container.dir())?
         };
         state.write(container.dir())?;
         failpoint::hit("recover.recorded").map_err(Error::io(|| "clean up a container"))?;
         Ok(state)
+    }
+
+    /// Takes away what a container that does not run has in networks, and if it was `killed` also what it leased and did not
+    /// get to record. What cannot be taken away now is tried again when it is started or removed.
+    pub(super) fn release_networks(&self, container: &Container, killed: bool) -> Result<()> {
+        if container.record().settings.networking.mode != NetworkMode::Connected {
+            return Ok(());
+        }
+        let connections = if killed { container.connections()? } else { Vec::new() };
+        let networks: Vec<NetworkId> = connections.iter().map(|connection| connection.network).collect();
+        self.networks()?.release(container.id(), &networks)
     }
 
     /// The OCI runtime of a container, by name or path; `None` is the built-in one.

@@ -86,6 +86,7 @@ impl Engine {
 
     fn discard(&self, container: &Container, _held: &Busy, volumes: bool) -> Result<()> {
         let record = container.record();
+        self.release_networks(container, false)?;
         self.transaction("remove a container", Barrier::None, |tx| {
             let store = self.store(Some(&record.driver))?;
             tx.discard(&store, &record.layer)?;

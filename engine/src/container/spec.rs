@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     Process, Spec, User,
 };
 
-use super::{CgroupNamespace, Container, NetworkMode, Seccomp, Settings, Ulimit, files, set_variable};
+use super::{CgroupNamespace, Container, NetworkMode, Seccomp, Settings, Ulimit, etc, set_variable};
 use crate::{Error, Result};
 
 /// What is known only once the root file system is mounted.
@@ -24,6 +24,10 @@ pub(crate) struct Bundled<'a> {
     pub(crate) sources: Vec<PathBuf>,
     /// Rows and columns of the terminal, if the container has one.
     pub(crate) size: (u16, u16),
+    /// The network namespace that was made for it, or is another container's.
+    pub(crate) namespace: Option<PathBuf>,
+    /// Where its own files of `/etc` are.
+    pub(crate) etc: PathBuf,
 }
 
 impl Container {
@@ -42,7 +46,7 @@ impl Container {
         mounts.extend(self.mounts(bundled));
         spec.set_mounts(Some(mounts)).set_hostname(Some(self.record.hostname()));
         if let Some(linux) = spec.linux_mut() {
-            self.linux(linux, &capabilities);
+            self.linux(linux, bundled, &capabilities);
         }
         Ok(spec)
     }
@@ -78,7 +82,7 @@ impl Container {
 
     fn mounts(&self, bundled: &Bundled<'_>) -> Vec<Mount> {
         let settings = &self.record.settings;
-        let own = files::NAMES.map(|name| bind(&self.dir.join(name), &format!("/etc/{name}"), false));
+        let own = etc::NAMES.map(|name| bind(&bundled.etc.join(name), &format!("/etc/{name}"), false));
         let memory = settings.tmpfs.iter().map(|(target, options)| tmpfs(target, options));
         let given = settings.mounts.iter().zip(&bundled.sources);
         let given = given.map(|(mount, source)| bind(source, &mount.target, mount.read_only));
@@ -88,11 +92,17 @@ impl Container {
         mounts
     }
 
-    fn linux(&self, linux: &mut Linux, capabilities: &Capabilities) {
+    fn linux(&self, linux: &mut Linux, bundled: &Bundled<'_>, capabilities: &Capabilities) {
         let settings = &self.record.settings;
         linux.set_cgroups_path(Some(self.record.cgroup()));
         if settings.networking.mode == NetworkMode::Host {
             share(linux, LinuxNamespaceType::Network);
+        }
+        if let Some(path) = &bundled.namespace {
+            join(linux, LinuxNamespaceType::Network, path);
+        }
+        if let NetworkMode::Host | NetworkMode::Container(_) = settings.networking.mode {
+            // They would change what is not the container's own.
             linux.set_sysctl(None);
         }
         match settings.cgroup_namespace {
@@ -127,6 +137,15 @@ fn own(linux: &mut Linux, kind: LinuxNamespaceType) {
     let mut namespace = LinuxNamespace::default();
     namespace.set_typ(kind);
     linux.namespaces_mut().get_or_insert_default().push(namespace);
+}
+
+/// Has the container join a namespace of this type that is there.
+fn join(linux: &mut Linux, kind: LinuxNamespaceType, path: &Path) {
+    own(linux, kind);
+    let namespaces = linux.namespaces_mut().iter_mut().flatten();
+    namespaces.filter(|namespace| namespace.typ() == kind).for_each(|namespace| {
+        namespace.set_path(Some(path.to_owned()));
+    });
 }
 
 /// Rows and columns as a bundle says them.

@@ -65,7 +65,7 @@ impl Engine {
     fn start_held(&self, container: &Container, busy: Busy, options: &StartOptions) -> Result<Started> {
         let failed = || "start a container";
         failpoint::hit("start.held").map_err(Error::io(failed))?;
-        refuse_threads()?;
+        await_single_thread()?;
         let (ours, theirs) = Channel::pair().map_err(Error::io(failed))?;
         // Opened before the fork, so that both have it; choosing and probing a driver costs more than all the rest.
         self.store(Some(&container.record().driver))?;
@@ -84,7 +84,7 @@ impl Engine {
 
 /// A fork of a process with several threads has one of them, and the locks of all. A thread that was joined is still
 /// counted until the kernel has let go of it.
-fn refuse_threads() -> Result<()> {
+pub(crate) fn await_single_thread() -> Result<()> {
     let deadline = Instant::now() + THREAD_EXIT;
     loop {
         let tasks = std::fs::read_dir("/proc/self/task");

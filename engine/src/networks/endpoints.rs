@@ -1,11 +1,12 @@
 //! The records of endpoints: a file for each container in each network that it is connected to.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use mica_core::network::{Attachment, Endpoint, EndpointId, NetworkId};
+use mica_core::network::{Attachment, Endpoint, EndpointId, NetworkId, Port};
 use mica_net::ipam::{Lease, Wanted};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ pub struct EndpointRecord {
     pub hostname: String,
     /// What the driver is told.
     pub endpoint: Endpoint,
+    /// What was asked for at `[::1]` and leads here: no driver publishes there.
+    #[serde(default)]
+    pub loopback6: Vec<Port>,
     /// What the driver answered, once it has.
     pub attachment: Option<Attachment>,
     /// Where it is, if it is no container of this engine.
@@ -61,7 +65,7 @@ impl Networks {
     /// Records an endpoint for the first time: from now on its network stays. Fails where the network was removed.
     pub fn record_endpoint(&self, record: &EndpointRecord) -> Result<()> {
         let _alone = self.alone()?;
-        if !self.all()?.found.iter().any(|known| known.network.id == record.network) {
+        if !self.is_recorded(&record.network) {
             return Err(Error::no_such("network", record.network.to_string()));
         }
         self.write_endpoint(record)
@@ -95,21 +99,35 @@ impl Networks {
     ) -> Result<Lease> {
         let network = &record.network;
         let wanted = Wanted { network, endpoint, wishes, promised };
-        Ok(self.leases()?.take(&wanted, &|id| self.holder(&network.id, id))?)
+        let holders = RefCell::default();
+        Ok(self.leases()?.take(&wanted, &|id| self.holder(&network.id, id, &holders))?)
     }
 
     /// Gives back what endpoints of the network hold that have no record; the number of those endpoints.
     pub(super) fn sweep_leases(&self, network: &NetworkId) -> Result<usize> {
-        Ok(self.leases()?.sweep(network, &|id| self.holder(network, id))?.len())
+        let holders = RefCell::default();
+        Ok(self.leases()?.sweep(network, &|id| self.holder(network, id, &holders))?.len())
     }
 
-    /// Whose endpoint it is, for people; `None` for one without a record.
-    fn holder(&self, network: &NetworkId, endpoint: &EndpointId) -> mica_core::Result<Option<String>> {
+    /// Whose endpoint it is, for people; `None` for one without a record. Of one that was not `seen` before it is looked for anew: its
+    /// record may have come since.
+    fn holder(
+        &self,
+        network: &NetworkId,
+        endpoint: &EndpointId,
+        seen: &RefCell<BTreeMap<EndpointId, String>>,
+    ) -> mica_core::Result<Option<String>> {
+        let known = |holders: &BTreeMap<EndpointId, String>| {
+            holders.get(endpoint).map(|name| format!("container '{name}'"))
+        };
+        if let Some(holder) = known(&seen.borrow()) {
+            return Ok(Some(holder));
+        }
         let endpoints = self.endpoints(network);
         let endpoints =
             endpoints.map_err(|error| mica_core::Error::driver("look whose an address is", error))?;
-        let found = endpoints.into_iter().find(|record| record.endpoint.id == *endpoint);
-        Ok(found.map(|record| format!("container '{}'", record.name)))
+        *seen.borrow_mut() = endpoints.into_iter().map(|record| (record.endpoint.id, record.name)).collect();
+        Ok(known(&seen.borrow()))
     }
 
     /// The names of the containers that are connected to it.

@@ -64,6 +64,11 @@ impl Networks {
         Ok(listing)
     }
 
+    /// The one with this id.
+    pub(super) fn read_record(&self, id: &NetworkId) -> Result<Option<NetworkRecord>> {
+        read(&self.record_path(id))
+    }
+
     /// The caller has the lock.
     pub(super) fn write(&self, record: &NetworkRecord) -> Result<()> {
         self.sweep()?;

@@ -10,9 +10,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::external::null;
 use super::failure;
+use super::network::Sandbox;
 use super::serve::{Exec, Role, Serve};
 use super::wire::{Answer, ExecRequest, Request};
-use crate::container::{Status, console_size, process_capabilities, set_variable, user};
+use crate::container::{Status, await_single_thread, console_size, process_capabilities, set_variable, user};
 use crate::{Error, Result};
 
 /// What an answer carries.
@@ -33,6 +34,15 @@ impl Serve<'_> {
             Request::Tree => self.tree(),
             Request::Root => self.root(),
             Request::Processes => self.processes(),
+            Request::Namespace => self.namespace(),
+            Request::Connect(connection) => {
+                self.in_sandbox(|sandbox| Ok(Answer::Connected { notes: sandbox.connect(*connection)? }))
+            }
+            Request::Disconnect { network, force } => {
+                self.in_sandbox(|sandbox| sandbox.disconnect(&network, force).map(|()| Answer::Done))
+            }
+            Request::Mend => self.in_sandbox(|sandbox| sandbox.mend().map(|()| Answer::Done)),
+            Request::CheckNetworks => self.in_sandbox(|sandbox| sandbox.check().map(|()| Answer::Done)),
         };
         if is_attached {
             // It reads output and the end, nothing else.
@@ -194,6 +204,22 @@ impl Serve<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, &path, flags, Mode::empty());
         Ok((Answer::Done, vec![root.map_err(|e| Error::io(|| format!("open '{path}'"))(e.into()))?]))
+    }
+
+    fn namespace(&mut self) -> Result<(Answer, Handed)> {
+        Ok((Answer::Done, vec![self.stage.namespace()?]))
+    }
+
+    fn in_sandbox(&mut self, work: impl FnOnce(&mut Sandbox<'_>) -> Result<Answer>) -> Result<(Answer, Handed)> {
+        let Some(sandbox) = &mut self.stage.sandbox else { return Err(self.stage.container.not_running()) };
+        let worked = work(sandbox);
+        // What works in a namespace does so on a thread of its own; whatever is started next needs a process of one.
+        await_single_thread()?;
+        let answer = worked.unwrap_or_else(|error| match error {
+            Error::Conflict(text) => Answer::Refused { text },
+            error => Answer::Failed { status: 1, text: error.to_string() },
+        });
+        Ok((answer, Handed::new()))
     }
 
     fn processes(&mut self) -> Result<(Answer, Handed)> {

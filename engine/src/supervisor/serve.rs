@@ -10,8 +10,10 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::input::{Ours, Source};
 use super::log::Log;
+use super::network::Sandbox;
 use super::stage::{Ready, Stage};
 use super::wire::{Answer, CHUNK, Channel, Message, Stream};
+use crate::Result;
 use crate::container::StartOptions;
 
 /// How long clients may take to read the rest when the container has ended.
@@ -74,6 +76,8 @@ enum Token {
     Source(usize),
     Child,
     Console(usize),
+    Names,
+    Relay,
 }
 
 impl<'e> Serve<'e> {
@@ -177,6 +181,11 @@ impl<'e> Serve<'e> {
                 polled.push((Token::Console(index), PollFd::new(console, PollFlags::IN)));
             }
         }
+        if let Some(sandbox) = self.stage.sandbox.as_ref().filter(|_| !ended) {
+            let services = [(Token::Names, sandbox.names_fd()), (Token::Relay, sandbox.relay_fd())];
+            let served = services.into_iter().filter_map(|(token, fd)| Some((token, fd?)));
+            polled.extend(served.map(|(token, fd)| (token, PollFd::from_borrowed_fd(fd, PollFlags::IN))));
+        }
         let (tokens, mut fds): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
         let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         loop {
@@ -204,6 +213,17 @@ impl<'e> Serve<'e> {
             // Children are reaped after every round.
             Token::Child => {}
             Token::Console(index) => self.discard(index),
+            Token::Names => self.serve_network(Sandbox::answer),
+            Token::Relay => self.serve_network(Sandbox::relay),
+        }
+    }
+
+    /// Says once what fails: the container goes on without it.
+    fn serve_network(&mut self, serve: impl FnOnce(&mut Sandbox<'e>) -> Result<()>) {
+        let Some(Err(error)) = self.stage.sandbox.as_mut().map(serve) else { return };
+        let text = error.to_string();
+        if !self.failures.contains(&text) {
+            self.failures.push(text);
         }
     }
 

@@ -15,8 +15,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use super::input::{self, Ours};
 use super::log::Log;
 use super::machine::{self, Machine};
+use super::network::Sandbox;
 use crate::container::{Bundled, Busy, Container, Source, StartOptions, State, Status, now, remove_file};
-use crate::container::{link, user, volume};
+use crate::container::{await_single_thread, link, user, volume};
 use crate::{Engine, Error, Result};
 
 /// A container on its way up or down: what of it stands.
@@ -31,6 +32,7 @@ pub(crate) struct Stage<'e> {
     pub(crate) rootfs: Option<Attached>,
     /// How the process ended that served the root file system, while that was mounted.
     lost: Option<String>,
+    pub(crate) sandbox: Option<Sandbox<'e>>,
     pub(crate) machine: Option<Machine>,
     /// What the container was created with: others that join it begin with this.
     process: Option<Process>,
@@ -58,6 +60,7 @@ impl<'e> Stage<'e> {
             hold: None,
             rootfs: None,
             lost: None,
+            sandbox: None,
             machine: None,
             process: None,
         }
@@ -78,6 +81,7 @@ impl<'e> Stage<'e> {
         self.record("stage.announced")?;
         let listener = self.listen()?;
         self.mount()?;
+        self.sandbox.insert(Sandbox::new(self.engine, self.container)?).set_up()?;
         let ready = self.create(listener, options)?;
         failpoint::hit("stage.created").map_err(Error::io(|| "start a container"))?;
         self.machine()?.start()?;
@@ -182,11 +186,14 @@ impl<'e> Stage<'e> {
     fn create(&mut self, listener: OwnedFd, options: &StartOptions) -> Result<Ready> {
         let settings = &self.container.record().settings;
         let rootfs = self.container.rootfs();
+        let (namespace, etc) = self.places()?;
         let bundled = Bundled {
             user: user::resolve(self.root()?, settings.user.as_deref().unwrap_or_default())?,
             sources: self.sources()?,
             rootfs: &rootfs,
             size: options.size,
+            namespace,
+            etc,
         };
         let spec = self.container.spec(&bundled)?;
         self.process = spec.process().clone();
@@ -195,19 +202,35 @@ impl<'e> Stage<'e> {
         let (theirs, mut ours) = input::streams(settings.tty, settings.stdin)?;
         let cache = self.seccomp_cache()?;
         let runtime = self.engine.runtime_of(self.container);
+        await_single_thread()?;
         let machine = Machine::create(self.container, runtime, &spec, &theirs.io(), &cache)?;
         let machine = self.machine.insert(machine);
         drop(theirs);
         if let Some(console) = machine.take_console() {
             ours = input::terminal(console)?;
         }
-        let notes = machine.notes();
+        let mut notes = machine.notes();
+        notes.extend(self.sandbox.iter_mut().flat_map(Sandbox::take_notes));
         Ok(Ready { listener, ours, log, notes })
     }
 
     /// The root directory of the mounted file system.
     pub(crate) fn root(&self) -> Result<BorrowedFd<'_>> {
         self.rootfs.as_ref().map(Attached::root).ok_or_else(|| mica_runtime::Error::Stopped.into())
+    }
+
+    /// The network namespace to join, if there is one, and the directory of the files of `/etc`.
+    fn places(&self) -> Result<(Option<PathBuf>, PathBuf)> {
+        let sandbox = self.sandbox.as_ref().ok_or_else(|| self.container.not_running())?;
+        Ok((sandbox.namespace(), sandbox.etc()))
+    }
+
+    /// The network namespace of the container, for another one to join.
+    pub(crate) fn namespace(&mut self) -> Result<OwnedFd> {
+        let made = self.sandbox.as_ref().and_then(Sandbox::namespace);
+        let path = made.map_or_else(|| Ok(format!("/proc/{}/ns/net", self.machine()?.pid()).into()), Ok::<_, Error>)?;
+        let file = std::fs::File::open(&path);
+        Ok(file.map_err(Error::io(|| format!("open '{}'", path.display())))?.into())
     }
 
     /// What each mount of the settings shows, made where it is missing, as Docker makes it.
@@ -272,6 +295,8 @@ impl<'e> Stage<'e> {
         let mut failures = Vec::new();
         let mut note = |result: Result<()>| failures.extend(result.err().map(|error| error.to_string()));
         note(self.remove_machine());
+        let sandbox = self.sandbox.take().map(|mut sandbox| sandbox.take_down());
+        sandbox.into_iter().flatten().for_each(|error| note(Err(error)));
         note(self.rootfs.take().map_or(Ok(()), |rootfs| rootfs.close().map_err(Error::from)));
         note(self.hold.take().map_or(Ok(()), |hold| hold.release().map_err(Error::from)));
         if std::mem::take(&mut self.listening) {

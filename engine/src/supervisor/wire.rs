@@ -8,11 +8,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use mica_core::network::NetworkId;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::container::Connection;
 
 /// The longest message: an exec with a long command line. The kernel's default for a socket's buffer is as much.
 const LONGEST: usize = 200 * 1024;
@@ -60,6 +63,21 @@ pub(crate) enum Request {
     Root,
     /// The processes of the container.
     Processes,
+    /// Its network namespace.
+    Namespace,
+    /// One more network; answered by [`Answer::Connected`].
+    Connect(Box<Connection>),
+    /// One network less.
+    Disconnect {
+        /// The network.
+        network: NetworkId,
+        /// Also where something of it stays behind.
+        force: bool,
+    },
+    /// Its places in networks are to be what they were, after somebody took a part of them away.
+    Mend,
+    /// What of its places in networks is missing is the answer, as a failure.
+    CheckNetworks,
 }
 
 /// A further process.
@@ -107,6 +125,11 @@ pub(crate) enum Answer {
     },
     /// The processes of the container.
     Processes(Vec<i32>),
+    /// It is connected.
+    Connected {
+        /// What was changed on the host for it.
+        notes: Vec<String>,
+    },
 }
 
 /// Which stream something was printed on.

@@ -65,6 +65,7 @@ fn a_network_in_use_is_not_removed_and_its_users_are_named() {
             aliases: Vec::new(),
             hostname: String::new(),
             endpoint,
+            loopback6: Vec::new(),
             attachment: None,
             outside: None,
         };

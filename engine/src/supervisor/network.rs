@@ -1,0 +1,266 @@
+//! What a container has of networks while it runs: the namespace, its place in each network, and what is held for these on
+//! the host.
+//!
+//! Every step up is recorded before the kernel is told, and every step down after it was. A supervisor that is killed
+//! between two of them leaves records from which the next command takes away what stands.
+
+mod election;
+pub(crate) mod live;
+mod mend;
+mod publish;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use mica_core::failpoint;
+use mica_core::network::{Addressing, Endpoint, EndpointId, Families, HostChange, InterfaceName};
+use mica_net::ipam::Lease;
+
+use super::names::{Member, Names};
+use crate::container::{ConnectWish, Connection, Container, NetworkMode};
+use crate::intent::random_id;
+use crate::networks::{EndpointRecord, NetworkRecord, Networks};
+use crate::ports::{Relay, Reserved};
+use crate::supervisor::wire::Request;
+use crate::{Engine, Error, Result, sys};
+
+/// A container's part of networks, as far as it stands.
+#[derive(Debug)]
+pub(crate) struct Sandbox<'e> {
+    engine: &'e Engine,
+    container: &'e Container,
+    networks: Networks,
+    /// Its own, or another container's; `None` where the runtime makes it, and for the host's.
+    namespace: Option<OwnedFd>,
+    connections: Vec<Connection>,
+    /// Where it is, in the order of its interfaces. One is here as soon as it is recorded.
+    members: Vec<Member>,
+    names: Option<Names>,
+    ports: Reserved,
+    relay: Option<Relay>,
+    /// The driver that had to make anew what its endpoints share.
+    rebuilt: Option<String>,
+    notes: Vec<String>,
+}
+
+impl<'e> Sandbox<'e> {
+    pub(crate) fn new(engine: &'e Engine, container: &'e Container) -> Result<Self> {
+        let (connections, networks) = (container.connections()?, engine.networks()?);
+        Ok(Self {
+            engine,
+            container,
+            networks,
+            namespace: None,
+            connections,
+            members: Vec::new(),
+            names: None,
+            ports: Reserved::default(),
+            relay: None,
+            rebuilt: None,
+            notes: Vec::new(),
+        })
+    }
+
+    /// Makes all of it stand. After an error it is to be taken down.
+    pub(crate) fn set_up(&mut self) -> Result<()> {
+        match &self.container.record().settings.networking.mode {
+            NetworkMode::None | NetworkMode::Host => {}
+            NetworkMode::Container(other) => self.namespace = Some(self.namespace_of(other)?),
+            NetworkMode::Connected => self.connect_all()?,
+        }
+        let is_own = matches!(self.container.record().settings.networking.mode, NetworkMode::Connected);
+        let namespace = self.namespace.as_ref().filter(|_| is_own).map(AsFd::as_fd);
+        self.names = Some(Names::start(&self.networks, self.container, namespace, &self.members)?);
+        hit("network.named")
+    }
+
+    /// What the container joins.
+    pub(crate) fn namespace(&self) -> Option<PathBuf> {
+        let namespace = self.namespace.as_ref()?;
+        // Another runtime opens it, too.
+        Some(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into())
+    }
+
+    /// Where the container's files of `/etc` are.
+    pub(crate) fn etc(&self) -> PathBuf {
+        match &self.container.record().settings.networking.mode {
+            NetworkMode::Container(other) => self.engine.root().containers().join(other),
+            _ => self.container.dir().to_owned(),
+        }
+    }
+
+    /// What is to be told of how it was set up.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Undoes all of it in reverse, goes on whatever fails, and answers what did.
+    pub(crate) fn take_down(&mut self) -> Vec<Error> {
+        // The namespace goes first, and the links with it; to delete one alone takes a grace period of the kernel.
+        self.names = None;
+        self.namespace = None;
+        self.relay = None;
+        let mut failures = Vec::new();
+        let mut detached = Vec::new();
+        for (_, record) in std::mem::take(&mut self.members).into_iter().rev() {
+            match self.networks.detach(&record, None) {
+                Ok(()) => detached.push(record),
+                Err(error) => failures.push(error),
+            }
+        }
+        self.ports = Reserved::default();
+        failures.extend(detached.iter().filter_map(|record| self.networks.give_back(record).err()));
+        failures
+    }
+
+    /// The namespace of a container that runs.
+    fn namespace_of(&self, other: &str) -> Result<OwnedFd> {
+        let joined =
+            self.engine.container(other).map_err(Error::doing(|| "join another container's network"))?;
+        let handed = joined.ask(&Request::Namespace).map_err(|error| match error {
+            Error::Conflict(_) => Error::Conflict(format!(
+                "cannot join network namespace of container {}: it is not running; start it first",
+                joined.name()
+            )),
+            other => other,
+        })?;
+        handed.into_iter().next().ok_or_else(|| joined.not_running())
+    }
+
+    fn connect_all(&mut self) -> Result<()> {
+        // What an earlier run of the container could not take away.
+        self.networks.release(self.container.id(), &[])?;
+        let namespace = sys::network_namespace().map_err(Error::io(|| "make a network namespace"))?;
+        self.namespace = Some(namespace);
+        hit("network.namespace")?;
+        let record = |connection: &Connection| self.networks.of_id(&connection.network, &connection.name);
+        let networks: Vec<NetworkRecord> = self.connections.iter().map(record).collect::<Result<_>>()?;
+        let elected = self.elect(&networks);
+        self.ports = self.reserve(elected.families())?;
+        hit("network.reserved")?;
+        for (network, connection) in networks.into_iter().zip(self.connections.clone()) {
+            let gateway = elected.of(&network.network.id);
+            self.attach(network, &connection.wish, gateway)?;
+        }
+        self.relay = Relay::new(&self.ports, &self.gateway_addresses())?;
+        self.mend_if_rebuilt();
+        Ok(())
+    }
+
+    /// Connects it to one more network. The last of the members is this one's from the moment at which it is recorded.
+    fn attach(&mut self, network: NetworkRecord, wish: &ConnectWish, gateway: Families) -> Result<()> {
+        let doing = format!("connect container '{}' to network '{}'", self.container.name(), network.name());
+        let doing = || doing;
+        let attached = self.lease_and_record(&network, wish, gateway).and_then(|record| {
+            self.members.push((network, record));
+            self.bring_up()
+        });
+        attached.map_err(Error::doing(doing))
+    }
+
+    fn lease_and_record(
+        &self,
+        network: &NetworkRecord,
+        wish: &ConnectWish,
+        gateway: Families,
+    ) -> Result<EndpointRecord> {
+        let id: EndpointId = random_id()?.parse()?;
+        let lease = self.lease(network, id, wish)?;
+        let addresses = lease.as_ref().map_or(&wish.addresses, |lease| &lease.addresses);
+        let endpoint = Endpoint {
+            id,
+            interface: wish.interface.clone().unwrap_or_else(|| self.free_interface()),
+            addresses: addresses.iter().chain(&wish.link_local).copied().collect(),
+            mac: wish.mac,
+            gateway,
+            ports: self.ports_at(network, gateway)?,
+            options: wish.options.clone(),
+        };
+        let record = EndpointRecord {
+            network: network.network.id,
+            container: self.container.id().to_owned(),
+            name: self.container.name().to_owned(),
+            aliases: wish.aliases.clone(),
+            hostname: self.container.record().hostname(),
+            endpoint,
+            loopback6: self.loopback6_at(gateway),
+            attachment: None,
+            outside: None,
+        };
+        let recorded = hit("network.leased").and_then(|()| self.networks.record_endpoint(&record));
+        if let Err(error) = recorded {
+            self.networks.give_back(&record)?;
+            return Err(error);
+        }
+        Ok(record)
+    }
+
+    /// `None` where addresses are not the engine's.
+    fn lease(&self, network: &NetworkRecord, id: EndpointId, wish: &ConnectWish) -> Result<Option<Lease>> {
+        let driver = self.networks.driver(&network.driver)?;
+        if driver.capabilities().addressing != Addressing::Engine {
+            return Ok(None);
+        }
+        let promised = self.engine.promised(&network.network.id)?;
+        self.networks.lease(network, id, &wish.addresses, &promised).map(Some)
+    }
+
+    /// The first that no other member has.
+    fn free_interface(&self) -> InterfaceName {
+        let is_free =
+            |name: &InterfaceName| self.members.iter().all(|(_, one)| one.endpoint.interface != *name);
+        let mut names = (0..u16::MAX).map(InterfaceName::inner);
+        names.find(is_free).unwrap_or_else(|| InterfaceName::inner(u16::MAX))
+    }
+
+    /// Has the last member stand in the kernel.
+    fn bring_up(&mut self) -> Result<()> {
+        hit("network.recorded")?;
+        let Self { networks, namespace, members, notes, rebuilt, .. } = self;
+        let (Some((network, record)), Some(namespace)) = (members.last_mut(), namespace) else {
+            return Ok(());
+        };
+        let raised = networks.up(network)?;
+        notes.extend(raised.host.iter().map(changed));
+        hit("network.up")?;
+        let driver = networks.driver(&network.driver)?;
+        let attachment = driver.attach(&network.network, &record.endpoint, namespace.as_fd())?;
+        record.attachment = Some(attachment);
+        hit("network.attached")?;
+        networks.write_endpoint(record)?;
+        hit("network.written")?;
+        if raised.rebuilt {
+            *rebuilt = Some(network.driver.clone());
+        }
+        Ok(())
+    }
+
+    /// What becomes readable when there is something to do.
+    pub(crate) fn relay_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.relay.as_ref().map(Relay::as_fd)
+    }
+
+    /// Hands on what came to `::1`. An error ends that.
+    pub(crate) fn relay(&mut self) -> Result<()> {
+        let turned = self.relay.as_mut().map_or(Ok(()), Relay::turn);
+        turned.inspect_err(|_| self.relay = None)
+    }
+
+    /// As [`relay_fd`](Self::relay_fd), of the container's names.
+    pub(crate) fn names_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.names.as_ref().and_then(Names::as_fd)
+    }
+
+    /// Answers what was asked for by name.
+    pub(crate) fn answer(&mut self) -> Result<()> {
+        self.names.as_mut().map_or(Ok(()), |names| names.turn(&self.networks))
+    }
+}
+
+fn changed(HostChange { setting, was, now }: &HostChange) -> String {
+    format!("changed {setting} of the host from {was} to {now}")
+}
+
+fn hit(point: &str) -> Result<()> {
+    failpoint::hit(point).map_err(Error::io(|| "connect a container"))
+}

@@ -1,0 +1,75 @@
+//! The published ports of a container, and which of its networks they are on.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use mica_core::network::{Families, Family, Port, Publish};
+
+use super::Sandbox;
+use crate::Result;
+use crate::networks::NetworkRecord;
+use crate::ports::Reserved;
+
+impl Sandbox<'_> {
+    /// Keeps the host's ports for a container that has a gateway in these families.
+    pub(super) fn reserve(&self, families: Families) -> Result<Reserved> {
+        let who = |port: &Port| {
+            // Whose it is helps who reads the error; that it is taken is known already.
+            let (_, holder) = self.networks.publisher(&[*port]).ok().flatten()?;
+            Some(holder)
+        };
+        Reserved::reserve(&self.published(), families, &who)
+    }
+
+    /// What is to be published: what was asked for, and with `-P` every other port that the container exposes.
+    fn published(&self) -> Vec<Publish> {
+        let networking = &self.container.record().settings.networking;
+        let mut published = networking.publish.clone();
+        if networking.publish_all {
+            let said: HashSet<_> = published
+                .iter()
+                .map(|one| (one.protocol(), one.container().first(), one.container().last()))
+                .collect();
+            let exposed = networking.exposed.iter();
+            published.extend(exposed.filter(|one| {
+                !said.contains(&(one.protocol(), one.container().first(), one.container().last()))
+            }));
+        }
+        published
+    }
+
+    /// Those that a network publishes that is the gateway in these families.
+    pub(super) fn ports_at(&self, network: &NetworkRecord, gateway: Families) -> Result<Vec<Port>> {
+        let can_publish = self.networks.driver(&network.driver)?.capabilities().ports.is_yes();
+        if gateway == Families::NONE || !can_publish {
+            return Ok(Vec::new());
+        }
+        let is_led = |port: &&Port| port.address().is_none_or(|address| gateway.has(Family::of(address)));
+        Ok(self.ports.ports().iter().filter(is_led).copied().collect())
+    }
+
+    /// Those at `::1` that lead to an endpoint that is the gateway in these families.
+    pub(super) fn loopback6_at(&self, gateway: Families) -> Vec<Port> {
+        if gateway == Families::NONE { Vec::new() } else { self.ports.loopback6().to_vec() }
+    }
+
+    /// The container's addresses in its gateways, of IPv4 first.
+    pub(super) fn gateway_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let gateways = self.members.iter().filter(|(_, record)| record.endpoint.gateway.has(family));
+            let interfaces =
+                gateways.filter_map(|(_, record)| record.attachment.as_ref()?.interface.as_ref());
+            let own = interfaces.flat_map(|interface| &interface.addresses).map(|address| address.ip());
+            addresses.extend(own.filter(|ip| Family::of(*ip) == family && !is_link_local(*ip)));
+        }
+        addresses
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
