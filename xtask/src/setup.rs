@@ -38,6 +38,12 @@ const PACKAGES: &[Package] = &[
         why: "another union by FUSE, which benchmarks compare with",
         demo: false,
     },
+    Package {
+        name: "containernetworking-plugins",
+        why: "what else connects containers, which benchmarks compare with",
+        demo: false,
+    },
+    Package { name: "netavark", why: "another one", demo: false },
     Package { name: "libacl1-dev", why: "the suite for POSIX is linked with it", demo: false },
     Package { name: "iproute2", why: "ip and ss, which lay out the networks of tests", demo: false },
     Package { name: "iptables", why: "the bridge's second firewall, in both of its kinds", demo: false },
