@@ -5,13 +5,14 @@
 //! one process. What is printed are medians with their spread, and ratios within the row; a bound that is missed is
 //! said, and is no failure of the program. Nothing here is a test.
 //!
-//! Everything happens in a mount namespace of its own, by default on an ext4 file system in memory, so that a slow disk
-//! is not what is measured.
+//! Everything happens in a mount and a network namespace of its own, by default on an ext4 file system in memory, so that
+//! a slow disk is not what is measured.
 
 mod client;
 mod images;
 mod measure;
 mod mounted;
+mod network;
 mod report;
 mod rows;
 mod stage;
@@ -87,7 +88,7 @@ fn run(options: &Options) -> Result<()> {
             for row in (group.prepare)(&stage)? {
                 if row.name.contains(&options.only) {
                     eprintln!("mica-bench: measuring {}", row.name);
-                    report.add(measure::row(row, options.rounds)?);
+                    report.add(measure::row(row, options.rounds * group.turns)?);
                 }
             }
         }

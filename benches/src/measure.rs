@@ -1,10 +1,12 @@
 //! Samples: what one run of a command cost.
 
 use std::fmt;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::ClockId;
 use serde::Serialize;
 
 use crate::Result;
@@ -15,9 +17,9 @@ use crate::sys::{self, Used};
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Sample {
     /// User and system time of everything that the command started, in microseconds.
-    pub(crate) cpu: u64,
+    pub(crate) cpu: f64,
     /// Until the last of it ended, in microseconds.
-    pub(crate) wall: u64,
+    pub(crate) wall: f64,
     /// The largest resident set of one process, in KiB.
     pub(crate) rss: u64,
 }
@@ -31,24 +33,24 @@ pub(crate) struct Measured {
 }
 
 /// Lets the contenders of a row take turns.
-pub(crate) fn row(mut row: Row<'_>, rounds: usize) -> Result<Measured> {
+pub(crate) fn row(mut row: Row<'_>, turns: usize) -> Result<Measured> {
     let mut samples: Vec<_> =
         row.contenders.iter().map(|contender| (contender.name.clone(), Vec::new())).collect();
-    // The first round warms caches and is not counted.
-    for round in 0..=rounds {
+    // The first turn warms caches and is not counted.
+    for turn in 0..=turns {
         for (contender, (name, samples)) in row.contenders.iter_mut().zip(&mut samples) {
             let at = |error: String| format!("{} of {}: {error}", name, row.name);
             (contender.before)().map_err(at)?;
             let beside = (contender.beside)().map_err(at)?;
             let sample = match &mut contender.work {
-                Work::Command(command) => run(&mut command()),
+                Work::Command(command) => run_with(&mut command(), &contender.input),
                 Work::Call(work) => call(work),
             };
             let sample = sample.map_err(at)?;
             let beside = (contender.beside)().map_err(at)? - beside;
-            let sample = Sample { cpu: sample.cpu + beside, ..sample };
+            let sample = Sample { cpu: sample.cpu + beside as f64, ..sample };
             (contender.after)().map_err(at)?;
-            if round > 0 {
+            if turn > 0 {
                 samples.push(sample);
             }
         }
@@ -59,10 +61,16 @@ pub(crate) fn row(mut row: Row<'_>, rounds: usize) -> Result<Measured> {
 /// Runs a command to the end of everything that it started. This process inherits what loses its parent, so that a
 /// supervisor in the background is counted.
 pub(crate) fn run(command: &mut Command) -> Result<Sample> {
+    run_with(command, "/dev/null".as_ref())
+}
+
+/// As [`run`], for a command that reads this file.
+pub(crate) fn run_with(command: &mut Command, input: &Path) -> Result<Sample> {
+    let input = File::open(input).map_err(|e| format!("read '{}': {e}", input.display()))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("become a subreaper: {e}"))?;
     let shown = Shown(command).to_string();
     let started = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let child = command.stdin(input).stdout(Stdio::null()).spawn();
     let main = child.map_err(|e| format!("start {shown}: {e}"))?.id().cast_signed();
     let (mut total, mut failed) = (Used::default(), None);
     while let Some((pid, status, used)) = sys::wait().map_err(|e| format!("wait for {shown}: {e}"))? {
@@ -71,24 +79,27 @@ pub(crate) fn run(command: &mut Command) -> Result<Sample> {
             failed = Some(status);
         }
     }
-    let wall = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let wall = micros(started.elapsed());
     match failed {
         Some(status) => Err(format!("{shown} failed with wait status {status:#x}")),
-        None => Ok(Sample { cpu: total.cpu, wall, rss: total.rss }),
+        None => Ok(Sample { cpu: total.cpu as f64, wall, rss: total.rss }),
     }
 }
 
 /// Does something in this process, whose memory says nothing of it.
 fn call(work: &mut impl FnMut() -> Result<()>) -> Result<Sample> {
     let cpu = || {
-        let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(|e| format!("ask for the time used: {e}"))?;
-        let time = usage.user_time() + usage.system_time();
-        Ok::<_, String>((time.tv_sec() * 1_000_000 + time.tv_usec()).cast_unsigned())
+        let used = ClockId::CLOCK_PROCESS_CPUTIME_ID.now();
+        used.map(Duration::from).map_err(|e| format!("ask for the time used: {e}"))
     };
     let (before, started) = (cpu()?, Instant::now());
     work()?;
-    let wall = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(Sample { cpu: cpu()? - before, wall, rss: 0 })
+    let wall = micros(started.elapsed());
+    Ok(Sample { cpu: micros(cpu()? - before), wall, rss: 0 })
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 struct Shown<'a>(&'a Command);

@@ -1,6 +1,7 @@
 //! What is compared with what.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::stage::Stage;
 mod apply;
 mod change;
 mod layer;
+mod network;
 mod run;
 mod union;
 
@@ -28,6 +30,8 @@ pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     pub(crate) before: Step<'a>,
     pub(crate) work: Work<'a>,
+    /// What a command reads.
+    pub(crate) input: PathBuf,
     /// CPU time that others have used for it so far, in microseconds, such as the process that serves a file system.
     pub(crate) beside: Box<dyn FnMut() -> Result<u64> + 'a>,
     pub(crate) after: Step<'a>,
@@ -52,11 +56,16 @@ impl<'a> Contender<'a> {
 
     fn of(name: String, work: Work<'a>) -> Self {
         let nothing = || Ok(());
-        Self { name, before: Box::new(nothing), work, beside: Box::new(|| Ok(0)), after: Box::new(nothing) }
+        let (before, after) = (Box::new(nothing), Box::new(nothing));
+        Self { name, before, work, input: "/dev/null".into(), beside: Box::new(|| Ok(0)), after }
     }
 
     fn before(self, step: impl FnMut() -> Result<()> + 'a) -> Self {
         Self { before: Box::new(step), ..self }
+    }
+
+    fn input(self, input: PathBuf) -> Self {
+        Self { input, ..self }
     }
 
     fn beside(self, used: impl FnMut() -> Result<u64> + 'a) -> Self {
@@ -68,25 +77,48 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// What a contender may cost: (`of` - `less`) / `against` is at most `most`.
+/// What is promised of a contender.
 #[derive(Debug, Serialize)]
-pub(crate) struct Bound {
-    pub(crate) what: What,
-    pub(crate) of: &'static str,
-    pub(crate) less: Option<&'static str>,
-    pub(crate) against: Option<&'static str>,
-    pub(crate) most: f64,
+#[serde(untagged)]
+pub(crate) enum Bound {
+    /// What it may cost: (`of` - `less`) / `against` is at most `most`.
+    Cost {
+        what: What,
+        of: &'static str,
+        less: Option<&'static str>,
+        against: Option<&'static str>,
+        most: f64,
+    },
+    /// How fast it is, beside another in the same turn: the interval in which the median of the ratios is, with 95 %,
+    /// reaches `least`. One that is wider than `width` says nothing.
+    Speed { of: &'static str, against: &'static str, least: f64, width: f64 },
 }
 
 impl Bound {
     /// `of` costs at most `most` times what `against` does.
     fn ratio(what: What, of: &'static str, against: &'static str, most: f64) -> Self {
-        Self { what, of, less: None, against: Some(against), most }
+        Self::Cost { what, of, less: None, against: Some(against), most }
     }
 
-    /// What `of` costs is counted without what `less` does.
-    fn without(self, less: &'static str) -> Self {
-        Self { less: Some(less), ..self }
+    /// As `ratio`, where what `of` costs is counted without what `less` does.
+    fn ratio_without(
+        what: What,
+        of: &'static str,
+        less: &'static str,
+        against: &'static str,
+        most: f64,
+    ) -> Self {
+        Self::Cost { what, of, less: Some(less), against: Some(against), most }
+    }
+
+    /// `of` costs at most so much, in milliseconds or MiB.
+    fn most(what: What, of: &'static str, most: f64) -> Self {
+        Self::Cost { what, of, less: None, against: None, most }
+    }
+
+    /// `of` is as fast as `against`, but for 3 %.
+    fn as_fast(of: &'static str, against: &'static str) -> Self {
+        Self::Speed { of, against, least: 0.97, width: 0.06 }
     }
 }
 
@@ -111,17 +143,28 @@ impl fmt::Display for What {
 /// Rows that are prepared together, with the names that they will have.
 pub(crate) struct Group {
     pub(crate) rows: &'static [&'static str],
+    /// How many turns a round has: more than one where a turn takes little time and says little.
+    pub(crate) turns: usize,
     pub(crate) prepare: fn(&Stage) -> Result<Vec<Row<'_>>>,
 }
 
 pub(crate) const GROUPS: &[Group] = &[
-    Group { rows: &["apply.debian", "barrier"], prepare: apply::debian },
-    Group { rows: &["apply.ten-layers", "apply.ten-layers.no-barrier"], prepare: apply::ten_layers },
-    Group { rows: &["save.debian"], prepare: apply::save },
-    Group { rows: &["run.none"], prepare: run::none },
-    Group { rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"], prepare: change::one_file },
+    Group { rows: &["apply.debian", "barrier"], turns: 1, prepare: apply::debian },
+    Group {
+        rows: &["apply.ten-layers", "apply.ten-layers.no-barrier"],
+        turns: 1,
+        prepare: apply::ten_layers,
+    },
+    Group { rows: &["save.debian"], turns: 1, prepare: apply::save },
+    Group { rows: &["run.none"], turns: 1, prepare: run::none },
+    Group {
+        rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"],
+        turns: 1,
+        prepare: change::one_file,
+    },
     Group {
         rows: &["layer.create", "layer.first-byte", "layer.diff", "layer.commit", "layer.remove"],
+        turns: 1,
         prepare: layer::each_driver,
     },
     Group {
@@ -138,9 +181,27 @@ pub(crate) const GROUPS: &[Group] = &[
             "union.create-unlink",
             "union.untar",
         ],
+        turns: 1,
         prepare: union::each_way,
     },
-    Group { rows: &["union.branches", "union.branches.dense", "union.one-directory"], prepare: union::large },
+    Group {
+        rows: &["union.branches", "union.branches.dense", "union.one-directory"],
+        turns: 1,
+        prepare: union::large,
+    },
+    Group { rows: &["net.attach", "net.up"], turns: 5, prepare: network::attach },
+    Group { rows: &["net.publish", "net.publish.range"], turns: 5, prepare: network::publish },
+    Group {
+        rows: &["net.hundred.attach", "net.hundred.detach", "net.hundred.drained"],
+        turns: 1,
+        prepare: network::hundred,
+    },
+    Group { rows: &["net.throughput", "net.latency"], turns: 20, prepare: network::traffic },
+    Group {
+        rows: &["net.plugin.add", "net.plugin.add.port", "net.plugin.delete"],
+        turns: 1,
+        prepare: network::plugin,
+    },
 ];
 
 pub(crate) fn make(path: &std::path::Path) -> Result<()> {

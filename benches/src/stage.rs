@@ -23,10 +23,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(dir: Option<&Path>, mica: &Path, rootfs: &Path) -> Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("a mount namespace, which needs root: {e}"))?;
+        let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
+        unshare(namespaces).map_err(|e| format!("namespaces of its own, which need root: {e}"))?;
+        mica_conformance::network::kernel::set_up("lo", true).map_err(|e| format!("set up 'lo': {e}"))?;
         let none = None::<&str>;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(none, "/", none, private, none).map_err(|e| format!("make mounts private: {e}"))?;
+        // What Mica keeps there until the host is started again is gone with this program.
+        let run = mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none);
+        run.map_err(|e| format!("mount a tmpfs at /run: {e}"))?;
         // crun 1.8 refuses hosts on which a controller sits in the unified hierarchy beside the old ones.
         let _ = umount("/sys/fs/cgroup/unified");
         let absolute = |path: &Path| fs::canonicalize(path).map_err(|e| format!("'{}': {e}", path.display()));

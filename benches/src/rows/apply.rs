@@ -39,8 +39,8 @@ pub(super) fn debian(stage: &Stage) -> Result<Vec<Row<'_>>> {
         name: "apply.debian",
         contenders: vec![import, untar(stage), hash(stage, "rootfs.tar")],
         bounds: vec![
-            Bound::ratio(What::Cpu, "mica import", "tar x", 1.0).without("hash"),
-            Bound { what: What::Memory, of: "mica import", less: None, against: None, most: 64.0 },
+            Bound::ratio_without(What::Cpu, "mica import", "hash", "tar x", 1.0),
+            Bound::most(What::Memory, "mica import", 64.0),
         ],
     };
     // What it takes to have the same files on the disk for good.
@@ -60,10 +60,7 @@ pub(super) fn ten_layers(stage: &Stage) -> Result<Vec<Row<'_>>> {
     let row = |name, root| Row {
         name,
         contenders: vec![load(stage, root, TWO, "0,1"), load(stage, root, ONE, "0")],
-        bounds: vec![
-            Bound::ratio(What::Wall, TWO, ONE, 0.65),
-            Bound { what: What::Memory, of: TWO, less: None, against: None, most: 64.0 },
-        ],
+        bounds: vec![Bound::ratio(What::Wall, TWO, ONE, 0.65), Bound::most(What::Memory, TWO, 64.0)],
     };
     Ok(vec![row("apply.ten-layers", "ten"), row("apply.ten-layers.no-barrier", "tmpfs/ten")])
 }
@@ -105,6 +102,6 @@ pub(super) fn save(stage: &Stage) -> Result<Vec<Row<'_>>> {
             Contender::new("tar c", move || shell(&pack)),
             hash(stage, "rootfs.tar"),
         ],
-        bounds: vec![Bound::ratio(What::Cpu, "mica save", "tar c", 2.0).without("hash")],
+        bounds: vec![Bound::ratio_without(What::Cpu, "mica save", "hash", "tar c", 2.0)],
     }])
 }

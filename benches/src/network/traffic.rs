@@ -1,0 +1,82 @@
+//! Bytes over TCP: a server in a container that sends as many as it is asked for, and who asks.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mica_conformance::network::Namespace;
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+
+use super::failed;
+use crate::Result;
+
+const PIECE: usize = 256 * 1024;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server at a port of a machine, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn new(machine: &Namespace, port: u16) -> Result<Self> {
+        let listener = machine.inside(|| TcpListener::bind(("0.0.0.0", port))).map_err(failed("listen"))?;
+        let accepting = listener.try_clone().map_err(failed("listen"))?;
+        let serve = move || {
+            // Whoever asks sees what goes wrong.
+            while let Ok((stream, _)) = accepting.accept() {
+                let _ = answer(stream);
+            }
+        };
+        Ok(Self { listener, thread: Some(std::thread::spawn(serve)) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It wakes who waits for a client.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut wanted = [0; 8];
+    stream.read_exact(&mut wanted)?;
+    let (mut left, piece) = (u64::from_ne_bytes(wanted) as usize, vec![7; PIECE]);
+    while left > 0 {
+        left -= stream.write(&piece[..left.min(PIECE)])?;
+    }
+    // Who asked hangs up.
+    stream.read(&mut wanted).map(drop)
+}
+
+/// Asks for so many bytes and reads them all. The calling thread is on the machine that asks.
+pub(crate) fn fetch(server: SocketAddr, bytes: usize) -> Result<()> {
+    let fetch = || {
+        let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&(bytes as u64).to_ne_bytes())?;
+        let (mut left, mut piece) = (bytes, vec![0; PIECE.min(bytes)]);
+        while left > 0 {
+            match stream.read(&mut piece)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => left -= read,
+            }
+        }
+        // Else each connection is remembered for a minute, and there are ports for 28,000 only.
+        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+        Ok(setsockopt(&stream, sockopt::Linger, &at_once)?)
+    };
+    fetch().map_err(failed(&format!("fetch from {server}")))
+}
