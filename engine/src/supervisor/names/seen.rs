@@ -32,8 +32,10 @@ impl Seen {
     /// Looks at paths that are about to be read.
     pub(super) fn look(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let now = SystemTime::now();
+        // A clock that was set back since gives the next change another time in any case.
+        let is_apart = |changed: SystemTime| changed + TICK < now || now + TICK < changed;
         let stamps: Vec<_> = paths.into_iter().map(|path| (stamp(&path), path)).collect();
-        let is_settled = stamps.iter().all(|(stamp, _)| stamp.is_none_or(|file| file.changed + TICK < now));
+        let is_settled = stamps.iter().all(|(stamp, _)| stamp.is_none_or(|file| is_apart(file.changed)));
         Self { stamps, is_settled }
     }
 
@@ -84,6 +86,17 @@ mod tests {
         fs::write(dir.path().join("a"), "").unwrap();
         assert!(!Seen::look([dir.path().to_owned()]).is_current());
         assert!(!Seen::default().is_current());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_costs_no_reading_for_each_query() {
+        let dir = tempfile::tempdir().unwrap();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        fs::File::open(dir.path()).unwrap().set_modified(later).unwrap();
+        let seen = Seen::look([dir.path().to_owned()]);
+        assert!(seen.is_current());
+        fs::write(dir.path().join("a"), "").unwrap();
+        assert!(!seen.is_current());
     }
 
     #[test]
