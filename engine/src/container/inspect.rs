@@ -1,14 +1,15 @@
 //! Everything about a container, in Docker's shape.
 
+mod network;
+
 use mica_runtime::defaults::has_own_cgroup_namespace;
 use serde_json::{Map, Value, json};
 
 use super::state::State;
-use super::{
-    CgroupNamespace, Container, MountPoint, NetworkMode, Record, Seccomp, Settings, Source, Status, signal,
-};
+use super::{CgroupNamespace, Container, MountPoint, Record, Seccomp, Settings, Source, Status, signal};
 use crate::inspect::graph_data;
 use crate::{Engine, Result, volumes};
+use network::Seen;
 
 /// What Docker says where there is no time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -19,6 +20,7 @@ impl Engine {
         let state = self.state(container)?;
         let record = container.record();
         let args = record.settings.args();
+        let networks = Seen::of(self, container)?;
         let mut object = json!({
             "Id": record.id,
             "Created": record.created,
@@ -38,11 +40,11 @@ impl Engine {
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": Value::Null,
-            "HostConfig": host_config(record),
+            "HostConfig": host_config(record, networks.mode(&record.settings)),
             "GraphDriver": { "Data": self.graph_data(container, &state), "Name": record.driver },
             "Mounts": record.settings.mounts.iter().map(|mount| self.mount_object(mount)).collect::<Vec<_>>(),
             "Config": config(record),
-            "NetworkSettings": { "Ports": {}, "Networks": { network(&record.settings): {} } },
+            "NetworkSettings": networks.settings(&record.settings, &state),
         });
         if size && let Some(object) = object.as_object_mut() {
             let own = self.layer_usage(container)?.bytes;
@@ -121,14 +123,7 @@ fn cgroup_namespace(settings: &Settings) -> &'static str {
     }
 }
 
-fn network(settings: &Settings) -> &'static str {
-    match settings.networking.mode {
-        NetworkMode::Host => "host",
-        _ => "none",
-    }
-}
-
-fn host_config(record: &Record) -> Value {
+fn host_config(record: &Record, network: String) -> Value {
     let settings = &record.settings;
     let limits = settings.log;
     let mut log = Map::new();
@@ -146,8 +141,13 @@ fn host_config(record: &Record) -> Value {
     json!({
         "Binds": binds(settings),
         "LogConfig": { "Type": "json-file", "Config": log },
-        "NetworkMode": network(settings),
-        "PortBindings": {},
+        "NetworkMode": network,
+        "PortBindings": network::bindings(settings),
+        "PublishAllPorts": settings.networking.publish_all,
+        "Dns": settings.networking.servers,
+        "DnsOptions": settings.networking.resolver_options,
+        "DnsSearch": settings.networking.search,
+        "ExtraHosts": list(&settings.networking.extra_hosts),
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
         "AutoRemove": settings.auto_remove,
         "CapAdd": list(&settings.cap_add),
@@ -220,6 +220,7 @@ fn config(record: &Record) -> Value {
         "AttachStdin": settings.stdin_once,
         "AttachStdout": true,
         "AttachStderr": true,
+        "ExposedPorts": network::exposed_ports(settings),
         "Tty": settings.tty,
         "OpenStdin": settings.stdin,
         "StdinOnce": settings.stdin_once,

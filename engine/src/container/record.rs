@@ -222,6 +222,12 @@ impl Settings {
         for (name, value) in config.labels().iter().flatten() {
             self.labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        // What is no port says nothing.
+        for port in config.exposed_ports().iter().flatten().filter_map(|port| port.parse().ok()) {
+            if !self.networking.exposed.contains(&port) {
+                self.networking.exposed.push(port);
+            }
+        }
         if self.stop_signal.is_none() {
             self.stop_signal = config.stop_signal().as_deref().and_then(super::signal::parse);
         }
@@ -292,5 +298,14 @@ mod tests {
         settings.inherit(&image(r#"{"Env":["A=1","B=1","C=1"],"WorkingDir":"","User":"daemon"}"#));
         assert_eq!(settings.env, ["A=2", "B=1"]);
         assert_eq!((settings.cwd, settings.user.as_deref()), (None, Some("daemon")));
+    }
+
+    #[test]
+    fn a_container_exposes_the_ports_of_its_image_and_its_own() {
+        let mut settings = Settings::default();
+        settings.networking.exposed.push("80".parse().unwrap());
+        settings.inherit(&image(r#"{"ExposedPorts":{"80/tcp":{},"53/udp":{},"what":{}}}"#));
+        let texts: Vec<String> = settings.networking.exposed.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["80/tcp", "53/udp"]);
     }
 }

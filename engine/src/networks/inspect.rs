@@ -14,6 +14,12 @@ impl NetworkRecord {
     pub fn has(&self, family: Family) -> bool {
         self.network.pools.iter().any(|pool| pool.subnet.family() == family)
     }
+
+    /// Where it is left for other networks, if it can be.
+    pub(crate) fn router(&self, family: Family) -> Option<IpAddr> {
+        let pools = self.network.pools.iter().filter(|_| self.network.routes.has(family));
+        pools.into_iter().find(|pool| pool.subnet.family() == family)?.gateway
+    }
 }
 
 impl Networks {
