@@ -6,10 +6,13 @@ mod filter;
 mod flags;
 mod life;
 mod lists;
+mod network_flags;
+mod ports;
 mod protect;
 mod session;
 mod template;
 mod terminal;
+pub(super) mod wish;
 
 use std::process::ExitCode;
 
@@ -73,6 +76,8 @@ pub(crate) enum ContainerCommand {
     Commit(files::Commit),
     /// Write a container's file system as a tarball
     Export(files::Export),
+    /// Show where on the host a container's ports are published
+    Port(ports::Port),
     /// Show everything about containers, images or volumes
     Inspect(files::Inspect),
     /// Show the numbers of a container's processes on the host
@@ -127,6 +132,7 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
         ContainerCommand::Commit(flags) => files::commit(engine, flags),
         ContainerCommand::Export(flags) => files::export(engine, &flags),
         ContainerCommand::Inspect(flags) => files::inspect(engine, &flags),
+        ContainerCommand::Port(flags) => ports::port(engine, &flags),
         ContainerCommand::Top { container } => lists::top(engine, &container),
     }
 }
@@ -150,15 +156,18 @@ pub(crate) fn refusal_status(verb: &str) -> u8 {
 /// What is to be made. With `attached` its standard input, if it has one, ends with the first client.
 fn creation(
     engine: &Engine,
-    settings: SettingsFlags,
+    mut settings: SettingsFlags,
     command: flags::ImageAndCommand,
     attached: bool,
 ) -> Result<CreateOptions> {
+    let asked = std::mem::take(&mut settings.network).read(engine, settings.has_hostname())?;
+    asked.warning.iter().for_each(|warning| print::warning(warning));
     let name = settings.name.as_deref().map(plain_name).filter(|name| !name.is_empty()).map(str::to_owned);
     let mut settings = settings.settings(engine.config().runtime.clone())?;
     settings.stdin_once = settings.stdin && attached;
     settings.cmd = Some(command.command).filter(|words| !words.is_empty());
-    Ok(CreateOptions { image: command.image, name, settings })
+    settings.networking = asked.networking;
+    Ok(CreateOptions { image: command.image, name, settings, networks: asked.networks })
 }
 
 /// A name without the slash that `inspect` shows it with.

@@ -1,11 +1,12 @@
 //! Which containers `ps --filter` lets through.
 
 use mica_archive::Digest;
+use mica_core::network::{PortRange, Protocol, Publish};
 
-use crate::container::{Container, State, Status};
-use crate::{Engine, Error, Result};
+use crate::container::{Container, NetworkMode, State, Status};
+use crate::{Engine, Error, Result, networks};
 
-const NAMES: &str = "ancestor, exited, id, label, name, status";
+const NAMES: &str = "ancestor, exited, expose, id, label, name, network, publish, status";
 
 /// Docker's states. Some of them no container of this engine is ever in.
 const STATES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
@@ -18,9 +19,12 @@ pub(super) struct Filters(Vec<Filter>);
 enum Filter {
     Ancestor(String, Option<Digest>),
     Exited(u8),
+    Expose(Publish),
     Id(String),
     Label(String, Option<String>),
     Name(String),
+    Network(String),
+    Publish(Publish),
     Status(String),
 }
 
@@ -36,15 +40,18 @@ impl Filters {
     }
 
     /// Whether a container is to be shown.
-    pub(super) fn take(&self, container: &Container, state: &State) -> bool {
-        self.0.iter().all(|filter| {
-            let is_alternative = |other: &&Filter| {
-                std::mem::discriminant(*other) == std::mem::discriminant(filter)
+    pub(super) fn take(&self, engine: &Engine, container: &Container, state: &State) -> Result<bool> {
+        let taken: Vec<bool> =
+            self.0.iter().map(|filter| filter.takes(engine, container, state)).collect::<Result<_>>()?;
+        let with_answers = || self.0.iter().zip(&taken);
+        let is_let_through = |(filter, taken): (&Filter, &bool)| {
+            let is_alternative = |other: &Filter| {
+                std::mem::discriminant(other) == std::mem::discriminant(filter)
                     && !matches!(filter, Filter::Label(..))
             };
-            filter.takes(container, state)
-                || self.0.iter().filter(is_alternative).any(|other| other.takes(container, state))
-        })
+            *taken || with_answers().any(|(other, taken)| *taken && is_alternative(other))
+        };
+        Ok(with_answers().all(is_let_through))
     }
 }
 
@@ -63,32 +70,78 @@ impl Filter {
             "exited" => {
                 Self::Exited(value.parse().map_err(|_| refuse(": give an exit status from 0 to 255"))?)
             }
+            "expose" => Self::Expose(ports(&value)?),
             "id" => Self::Id(value),
             "label" => match value.split_once('=') {
                 Some((name, value)) => Self::Label(name.to_owned(), Some(value.to_owned())),
                 None => Self::Label(value, None),
             },
             "name" => Self::Name(value),
+            "network" => Self::Network(value),
+            "publish" => Self::Publish(ports(&value)?),
             "status" if STATES.contains(&value.as_str()) => Self::Status(value),
             "status" => return Err(refuse(&format!("; those that exist are: {}", STATES.join(", ")))),
             _ => return Err(refuse(&format!("; those that exist are: {NAMES}"))),
         })
     }
 
-    fn takes(&self, container: &Container, state: &State) -> bool {
+    fn takes(&self, engine: &Engine, container: &Container, state: &State) -> Result<bool> {
         let record = container.record();
-        match self {
+        Ok(match self {
             Self::Ancestor(name, image) => record.image_name == *name || Some(record.image) == *image,
             Self::Exited(code) => state.status == Status::Exited && state.exit_code == *code,
+            Self::Expose(port) => {
+                let networking = &record.settings.networking;
+                networking
+                    .exposed
+                    .iter()
+                    .chain(&networking.publish)
+                    .any(|other| share(port, other.container(), other.protocol()))
+            }
             Self::Id(beginning) => record.id.starts_with(beginning),
             Self::Label(name, value) => {
                 let label = record.settings.labels.get(name);
                 label.is_some() && value.as_ref().is_none_or(|value| label == Some(value))
             }
             Self::Name(pattern) => is_like(&record.name, pattern),
+            Self::Network(name) => is_connected(container, name)?,
+            Self::Publish(port) => {
+                let published = engine.published(container)?;
+                published.iter().any(|other| share(port, other.host, other.protocol))
+            }
             Self::Status(word) => state.status.word() == word,
-        }
+        })
     }
+}
+
+/// `PORT[/PROTOCOL]`, or a range of them.
+fn ports(text: &str) -> Result<Publish> {
+    match text.parse::<Publish>()? {
+        ports if ports.address().is_none() && ports.host().is_none() => Ok(ports),
+        _ => Err(Error::Invalid(format!(
+            "invalid filter for ports '{}': write PORT[/PROTOCOL] or FIRST-LAST[/PROTOCOL]",
+            text.escape_debug()
+        ))),
+    }
+}
+
+fn share(wanted: &Publish, ports: PortRange, protocol: Protocol) -> bool {
+    let wanted_ports = wanted.container();
+    wanted.protocol() == protocol
+        && wanted_ports.first() <= ports.last()
+        && ports.first() <= wanted_ports.last()
+}
+
+/// Whether the container is in the network of this name, or of an id that begins so.
+fn is_connected(container: &Container, name: &str) -> Result<bool> {
+    Ok(match container.record().settings.networking.mode {
+        NetworkMode::None => name == networks::NONE,
+        NetworkMode::Host => name == networks::HOST,
+        NetworkMode::Container(_) => false,
+        NetworkMode::Connected => container.connections()?.iter().any(|connection| {
+            connection.name == name || (!name.is_empty() && connection.network.to_string().starts_with(name))
+        }),
+    })
 }
 
 /// Whether a name has this in it. Of Docker's patterns `^` and `$` are known, and the `/` that its names begin with.

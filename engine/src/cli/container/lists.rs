@@ -7,6 +7,7 @@ use clap::Args;
 use super::super::table::{Column, ListFlags, Table};
 use super::super::{Outcome, human, print};
 use super::filter::Filters;
+use super::ports;
 use crate::container::{Container, State, Status, seconds, short};
 use crate::{Engine, Result};
 
@@ -24,7 +25,7 @@ pub(crate) struct Ps {
     /// So many of the newest, whatever they do; -1 is all
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = super::flags::whole)]
     last: Option<i64>,
-    /// Only those with this: ancestor=, exited=, id=, label=, name=, status=
+    /// Only those with this: ancestor=, exited=, expose=, id=, label=, name=, network=, publish=, status=
     #[arg(short, long = "filter", value_name = "KEY=VALUE")]
     filters: Vec<String>,
     #[command(flatten)]
@@ -62,7 +63,7 @@ pub(super) fn ps(engine: &Engine, flags: &Ps) -> Outcome {
     for (container, state) in listing.found {
         // One that removes itself may have gone meanwhile.
         let is_shown = room > 0 && (all || state.status.is_live()) && container.dir().exists();
-        if !is_shown || !filters.take(&container, &state) {
+        if !is_shown || !filters.take(engine, &container, &state)? {
             continue;
         }
         room -= 1;
@@ -97,7 +98,7 @@ fn row(engine: &Engine, flags: &Ps, container: &Container, state: &State) -> Res
         human::ago(seconds(&record.created)),
         state.status.word().to_owned(),
         status(state),
-        String::new(),
+        if state.status.is_live() { ports::column(engine, container)? } else { String::new() },
         container.name().to_owned(),
         if wants_size { size(engine, container)? } else { String::new() },
         labels.collect::<Vec<_>>().join(","),
