@@ -1,5 +1,6 @@
 //! The verbs of networks.
 
+mod connect;
 mod create;
 mod filter;
 
@@ -31,8 +32,12 @@ pub(crate) enum NetworkCommand {
 pub(crate) enum NetworkVerb {
     /// Compare what is in the kernel with the records
     Check(Check),
+    /// Connect a container to a network, now and whenever it runs
+    Connect(connect::Connect),
     /// Make a network
     Create(create::Create),
+    /// Disconnect a container from a network
+    Disconnect(connect::Disconnect),
     /// Show everything about networks
     Inspect(Inspect),
     /// List networks
@@ -98,7 +103,9 @@ pub(crate) struct Remove {
 pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkCommand) -> Outcome {
     match command {
         NetworkVerb::Check(flags) => return check(engine, &flags),
+        NetworkVerb::Connect(flags) => connect::connect(engine, flags)?,
         NetworkVerb::Create(flags) => create::run(engine, flags)?,
+        NetworkVerb::Disconnect(flags) => connect::disconnect(engine, &flags)?,
         NetworkVerb::Inspect(flags) => return inspect(engine, &flags),
         NetworkVerb::Ls(flags) => list(engine, &flags)?,
         NetworkVerb::Prune(flags) => return prune(engine, &flags),
