@@ -1,4 +1,5 @@
-//! A data root with an image of busybox, and the command that works on it. What is left of it fails the test.
+//! A data root with an image of busybox, and the command that works on it, in a network namespace of its own. What is left
+//! of it fails the test.
 
 use std::fs;
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mica_archive::writer::Writer;
 use mica_archive::{Entry, Kind, Time};
+use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
@@ -23,6 +25,8 @@ pub(crate) struct Bed {
     pub(crate) runtime: Option<&'static str>,
     /// Options of the driver.
     options: &'static [&'static str],
+    /// Containers have no network unless it is asked for.
+    lonely: bool,
 }
 
 /// What a command answered.
@@ -69,6 +73,8 @@ pub(crate) fn on(driver: &str, options: &'static [&'static str], test: impl Fn(&
     assert!(known.iter().any(|name| name == driver), "this host has {known:?} only");
     let mut bed = Bed::new(driver, None);
     bed.options = options;
+    // What is about a driver may run under a kernel that has no bridges.
+    bed.lonely = true;
     bed.with_image(&test);
 }
 
@@ -93,7 +99,9 @@ fn drivers() -> Vec<String> {
 
 impl Bed {
     fn new(driver: &str, runtime: Option<&'static str>) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), driver: driver.to_owned(), runtime, options: &[] }
+        enter_own_network();
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir, driver: driver.to_owned(), runtime, options: &[], lonely: false }
     }
 
     fn with_image(self, test: &impl Fn(&Self)) {
@@ -139,7 +147,13 @@ impl Bed {
         let mut command = if self.runtime == Some("crun") { without_unified() } else { Command::new(MICA) };
         command.arg("--root").arg(self.root()).args(["--storage-driver", &self.driver]).args(self.options);
         command.args(self.runtime.map(|runtime| format!("--runtime={runtime}")));
-        command.args(arguments).env_remove("MICA_FAILPOINT").env_remove("MICA_ROOT").stdin(Stdio::null());
+        match arguments {
+            [verb @ ("run" | "create"), rest @ ..] if self.lonely => {
+                command.args([verb, "--network=none"]).args(rest)
+            }
+            _ => command.args(arguments),
+        };
+        command.env_remove("MICA_FAILPOINT").env_remove("MICA_ROOT").stdin(Stdio::null());
         command
     }
 
@@ -222,6 +236,19 @@ impl Bed {
         assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
         // A supervisor that has told of its end is about to be gone.
         eventually("processes are gone", || users(&root).is_empty());
+    }
+}
+
+/// Leaves the machine's network for one that nothing else is in: this thread, and whatever it starts from now on.
+fn enter_own_network() {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    // A host that forwards already is not changed by a network, so there is nothing that the first container tells of it.
+    for (setting, value) in
+        [("ipv4/ip_forward", "1"), ("ipv6/conf/default/accept_ra", "2"), ("ipv6/conf/all/forwarding", "1")]
+    {
+        fs::write(Path::new("/proc/sys/net").join(setting), value).unwrap();
     }
 }
 

@@ -9,7 +9,7 @@ fn a_container_is_apart_from_the_host() {
             &["--hostname", "inside"],
             "hostname; ls /sys/class/net; echo $$; cat /proc/1/comm; ls /proc/self/fd | wc -l",
         );
-        assert_eq!(text.lines().collect::<Vec<_>>(), ["inside", "lo", "1", "sh", "4"], "{text}");
+        assert_eq!(text.lines().collect::<Vec<_>>(), ["inside", "eth0", "lo", "1", "sh", "4"], "{text}");
         for path in ["/proc/kcore", "/proc/keys"] {
             assert_eq!(bed.sh(&[], &format!("head -c 1 {path} | wc -c")).trim(), "0");
         }
@@ -22,7 +22,7 @@ fn a_container_is_apart_from_the_host() {
             Some(0)
         );
         let host = bed.sh(&["--network", "host"], "readlink /proc/self/ns/net");
-        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         assert_eq!(host.trim(), own.to_str().unwrap());
     });
 }

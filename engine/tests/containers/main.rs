@@ -15,6 +15,8 @@ mod init_layer;
 mod life;
 mod limits;
 mod logs;
+mod names;
+mod networks;
 mod power_cut;
 mod runtimes;
 mod served;
