@@ -3,6 +3,7 @@
 //! Verbs, flags, columns and exit statuses are Docker's. An error is one line on stderr that begins with `mica: `.
 
 mod adopt;
+mod cni;
 mod container;
 mod human;
 mod image;
@@ -64,6 +65,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Connect a container of another runtime, as a CNI plugin; such a runtime calls it
+    Cni,
+    #[command(flatten)]
+    OfEngine(EngineCommand),
+}
+
+/// What can be done with an open data root.
+#[derive(Debug, Subcommand)]
+enum EngineCommand {
     #[command(flatten)]
     Container(container::ContainerCommand),
     #[command(flatten)]
@@ -97,6 +107,9 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|verb| verb == HELPER_VERB) {
         return serve_mount(&registry, &arguments[2..]);
+    }
+    if cni::is_called(&arguments) {
+        return cni::main(registry, data_root(None), None);
     }
     if let Some(status) = container::early(&verb(&arguments)) {
         return status;
@@ -145,8 +158,12 @@ fn flag_as_dockers(arg: clap::Arg) -> clap::Arg {
 /// `refused` is the exit status when the verb is not begun.
 fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
     let Cli { root, storage_driver, storage_opts, runtime, firewall, command, .. } = cli;
-    let root = root.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
-    let mut config = Config::new(root.unwrap_or_else(|| DEFAULT_ROOT.into()), registry);
+    let root = data_root(root);
+    let command = match command {
+        Command::Cni => return Ok(cni::main(registry, root, firewall)),
+        Command::OfEngine(command) => command,
+    };
+    let mut config = Config::new(root, registry);
     config.storage_driver = storage_driver;
     config.runtime = runtime;
     config.firewall = firewall;
@@ -157,12 +174,17 @@ fn run(cli: Cli, registry: Registry, refused: u8) -> Outcome {
         print::warning(warning);
     }
     match command {
-        Command::Container(command) => container::run(&engine, command),
-        Command::Image(command) => image::run(&engine, command),
-        Command::Network(command) => network::run(&engine, command),
-        Command::System(command) => system::run(&engine, command),
-        Command::Volume(command) => volume::run(&engine, command),
+        EngineCommand::Container(command) => container::run(&engine, command),
+        EngineCommand::Image(command) => image::run(&engine, command),
+        EngineCommand::Network(command) => network::run(&engine, command),
+        EngineCommand::System(command) => system::run(&engine, command),
+        EngineCommand::Volume(command) => volume::run(&engine, command),
     }
+}
+
+fn data_root(flag: Option<PathBuf>) -> PathBuf {
+    let root = flag.or_else(|| std::env::var_os("MICA_ROOT").map(PathBuf::from));
+    root.unwrap_or_else(|| DEFAULT_ROOT.into())
 }
 
 /// Serves a mount of a driver whose file system runs in a process: `mica storage-helper DRIVER ARGUMENT…`.

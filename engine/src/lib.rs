@@ -10,6 +10,7 @@ pub mod chain;
 pub mod change;
 pub mod check;
 mod cli;
+mod cni;
 pub mod container;
 pub mod df;
 pub mod drivers;

@@ -55,10 +55,7 @@ impl Networks {
 
     /// The network of this name, made as `new` says where there is none. Its id derives from the name.
     pub(crate) fn ensure(&self, new: NewNetwork) -> Result<NetworkRecord> {
-        let named = |name: &str| -> Result<Option<NetworkRecord>> {
-            Ok(self.records()?.whole()?.into_iter().find(|known| known.name() == name))
-        };
-        if let Some(found) = named(&new.name)? {
+        if let Some(found) = self.recorded(&new.name)? {
             return Ok(found);
         }
         if new.name == DEFAULT {
@@ -66,13 +63,25 @@ impl Networks {
         }
         check_name(&new.name)?;
         let _alone = self.alone()?;
-        if let Some(found) = named(&new.name)? {
+        if let Some(found) = self.recorded(&new.name)? {
             return Ok(found);
         }
-        let id = self.id_of(&new.name);
-        let record = self.plan(new, id, None, &self.records()?.whole()?)?;
+        let record = self.plan_named(new)?;
         self.write(&record)?;
         Ok(record)
+    }
+
+    /// Whether [`ensure`](Self::ensure) could make it.
+    pub(crate) fn check_new(&self, new: NewNetwork) -> Result<()> {
+        if new.name != DEFAULT {
+            check_name(&new.name)?;
+        }
+        self.plan_named(new).map(drop)
+    }
+
+    fn plan_named(&self, new: NewNetwork) -> Result<NetworkRecord> {
+        let id = self.id_of(&new.name);
+        self.plan(new, id, None, &self.records()?.whole()?)
     }
 
     /// Makes the default network, unless somebody did meanwhile.

@@ -1,15 +1,17 @@
 //! Endpoints of containers that are no engine's: of those a network namespace is known, and nothing else.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mica_core::network::{NetworkId, Port};
+use mica_core::network::{Endpoint, NetworkId, Port, Scope};
 use rustix::fs::fstatfs;
 use serde::{Deserialize, Serialize};
 
+use super::containers::all;
 use super::record::MAX_RECORD;
 use super::{EndpointRecord, NetworkRecord, Networks};
 use crate::lock::{Lock, Passing};
@@ -61,6 +63,16 @@ impl Outside {
 }
 
 impl Networks {
+    /// The network of exactly this name, if it is recorded.
+    pub(crate) fn recorded(&self, name: &str) -> Result<Option<NetworkRecord>> {
+        let listing = self.records()?;
+        match listing.found.iter().find(|known| known.name() == name) {
+            Some(found) => Ok(Some(found.clone())),
+            // It may be one of the damaged.
+            None => listing.whole().map(|_| None),
+        }
+    }
+
     /// The endpoint of this container in this network.
     pub(crate) fn endpoint(&self, network: &NetworkId, container: &str) -> Result<Option<EndpointRecord>> {
         let path = self.endpoint_dir(network).join(format!("{container}.json"));
@@ -74,21 +86,60 @@ impl Networks {
         Passing::wait(&self.run_directory("turns")?.join(container))
     }
 
-    /// Whose endpoint publishes one of these ports already: `None` of those who could.
+    /// Whose endpoint publishes one of these ports already, for people.
     ///
     /// Nobody holds the ports of an endpoint outside by a socket. Who asks this holds those that it wants by one, until its
     /// own endpoint is recorded: so of two who want the same port one finds the other's socket or its record.
-    pub(crate) fn publisher(&self, ports: &[Port]) -> Result<Option<(Port, EndpointRecord)>> {
+    pub(crate) fn publisher(&self, ports: &[Port]) -> Result<Option<(Port, String)>> {
         for network in self.records()?.found {
             for record in self.endpoints(&network.network.id)? {
                 let taken = record.endpoint.ports.iter();
                 let found = taken.copied().find(|taken| ports.iter().any(|port| port.overlaps(taken)));
                 if let Some(port) = found {
-                    return Ok(Some((port, record)));
+                    return Ok(Some((port, format!("container '{}'", record.name))));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Takes an endpoint away with all that it has. What fails half-way keeps its record.
+    pub(crate) fn take_away(&self, record: &EndpointRecord, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.detach(record, namespace)?;
+        self.give_back(record)
+    }
+
+    /// Takes away the endpoints outside that nobody keeps, and whatever of the network no record names. Goes on after a
+    /// failure, and names all.
+    pub(crate) fn collect_outside(
+        &self,
+        network: &NetworkRecord,
+        keep: &dyn Fn(&EndpointRecord) -> bool,
+    ) -> Result<()> {
+        let id = network.network.id;
+        let driver = self.driver(&network.driver)?;
+        let mut failures = Vec::new();
+        let endpoints = self.endpoints(&id)?.into_iter();
+        for found in endpoints.filter(|record| record.outside.is_some() && !keep(record)) {
+            let _turn = self.turn_at(&found.container)?;
+            let Some(record) = self.endpoint(&id, &found.container)? else { continue };
+            let namespace = record.outside.as_ref().and_then(Outside::reopen);
+            failures.extend(self.take_away(&record, namespace.as_ref().map(AsFd::as_fd)).err());
+        }
+        // Listed first: what is recorded while it is looked at must not seem forgotten.
+        let owned = driver.list()?;
+        let recorded: BTreeSet<_> =
+            self.endpoints(&id)?.into_iter().map(|record| record.endpoint.id).collect();
+        let lost = owned.into_iter().filter_map(|owned| match owned.scope {
+            Scope::Endpoint(network, endpoint) if network == id => Some(endpoint),
+            _ => None,
+        });
+        for endpoint in lost.collect::<BTreeSet<_>>().difference(&recorded) {
+            let taken = driver.detach(&network.network, &Endpoint::unrecorded(*endpoint), None, None);
+            failures.extend(taken.err().map(Error::from));
+        }
+        self.sweep_leases(&id)?;
+        all(failures)
     }
 
     /// Gives the endpoints outside what they lack after [`up`](Self::up) had to rebuild their network.

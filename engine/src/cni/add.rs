@@ -1,0 +1,146 @@
+//! `ADD`: a container is connected.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use mica_core::network::{Addressing, Endpoint, EndpointId, Families, Port};
+use mica_core::{OptionMap, failpoint};
+
+use super::call::Place;
+use super::config::Config;
+use super::refusal::{Code, Refusal};
+use crate::intent::random_id;
+use crate::networks::{EndpointRecord, NetworkRecord, Networks, Outside};
+use crate::ports::Reserved;
+use crate::{Error, Result};
+
+/// Connects a container, and leaves nothing when that fails. What of the host was changed on the way is noted.
+pub(super) fn add(
+    networks: &Networks,
+    config: &Config,
+    place: &Place,
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<(NetworkRecord, EndpointRecord), Refusal> {
+    let opened = Outside::open(path).map_err(|error| Refusal::variable("CNI_NETNS", error));
+    let (namespace, outside) = opened?;
+    let _turn = networks.turn_at(&place.key())?;
+    let network = networks.ensure(config.network())?;
+    config.check_agrees(&network)?;
+    clear(networks, &network, place, &outside)?;
+    let record = record(networks, &network, config, place, outside)?;
+    match connect(networks, &network, record.clone(), &namespace, notes) {
+        Ok(record) => Ok((network, record)),
+        Err(error) => {
+            let mut refusal = Refusal::from(error);
+            if let Err(left) = networks.take_away(&record, Some(namespace.as_fd())) {
+                refusal.text.push_str(&format!("; {left}"));
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Takes away what an `ADD` left that was killed, or one whose namespace is gone. What is connected stays.
+fn clear(networks: &Networks, network: &NetworkRecord, place: &Place, now: &Outside) -> Result<(), Refusal> {
+    let Some(record) = networks.endpoint(&network.network.id, &place.key())? else { return Ok(()) };
+    let namespace = record.outside.as_ref().and_then(Outside::reopen);
+    if record.attachment.is_some() && namespace.is_some() && record.outside.as_ref() == Some(now) {
+        return Err(Refusal::new(
+            Code::Taken,
+            format!(
+                "container '{}' is connected to network '{}' by '{}' already; DEL comes before another ADD",
+                place.container,
+                network.name(),
+                place.interface
+            ),
+        ));
+    }
+    Ok(networks.take_away(&record, namespace.as_ref().map(AsFd::as_fd))?)
+}
+
+/// Records the endpoint, with addresses that are leased and ports that nobody else has: from here on a crash can be mended.
+fn record(
+    networks: &Networks,
+    network: &NetworkRecord,
+    config: &Config,
+    place: &Place,
+    outside: Outside,
+) -> Result<EndpointRecord> {
+    let id: EndpointId = random_id()?.parse()?;
+    let wishes = &config.wishes;
+    let gateway = if config.is_default_gateway { network.network.routes } else { Families::NONE };
+    let reserved = reserve(networks, config, gateway)?;
+    let lease = match networks.driver(&network.driver)?.capabilities().addressing {
+        Addressing::Engine => Some(networks.lease(network, id, &wishes.addresses, &BTreeSet::new())?),
+        _ => None,
+    };
+    let addresses = lease.as_ref().map_or_else(|| wishes.addresses.clone(), |lease| lease.addresses.clone());
+    let endpoint = Endpoint {
+        id,
+        interface: place.interface.clone(),
+        addresses,
+        mac: wishes.mac,
+        gateway,
+        ports: reserved.ports().to_vec(),
+        options: OptionMap::new(),
+    };
+    let record = EndpointRecord {
+        network: network.network.id,
+        container: place.key(),
+        name: place.container.clone(),
+        aliases: wishes.aliases.clone(),
+        hostname: String::new(),
+        endpoint,
+        loopback6: Vec::new(),
+        attachment: None,
+        outside: Some(outside),
+    };
+    match networks.record_endpoint(&record) {
+        Ok(()) => Ok(record),
+        Err(error) => {
+            networks.leases()?.give_back(&network.network.id, &id)?;
+            Err(error)
+        }
+    }
+}
+
+fn connect(
+    networks: &Networks,
+    network: &NetworkRecord,
+    record: EndpointRecord,
+    namespace: &File,
+    notes: &mut Vec<String>,
+) -> Result<EndpointRecord> {
+    let hit = |point| failpoint::hit(point).map_err(Error::io(|| "connect a container"));
+    hit("cni.recorded")?;
+    let raised = networks.up(network)?;
+    notes.extend(raised.host.iter().map(|change| {
+        format!("changed {} of the host from {} to {}", change.setting, change.was, change.now)
+    }));
+    if raised.rebuilt {
+        networks.mend_outside(network)?;
+    }
+    hit("cni.up")?;
+    let driver = networks.driver(&network.driver)?;
+    let attachment = driver.attach(&network.network, &record.endpoint, namespace.as_fd())?;
+    hit("cni.attached")?;
+    let record = EndpointRecord { attachment: Some(attachment), ..record };
+    networks.write_endpoint(&record)?;
+    Ok(record)
+}
+
+/// The ports of the host, which nobody else has until the endpoint is recorded.
+fn reserve(networks: &Networks, config: &Config, gateway: Families) -> Result<Reserved> {
+    let who = |port: &Port| networks.publisher(&[*port]).ok().flatten().map(|(_, by)| by);
+    let reserved = Reserved::reserve(&config.wishes.publish, gateway, &who)?;
+    // Asked again when all are held: while they were being bound one may have been recorded by another, and let go.
+    match networks.publisher(reserved.ports())? {
+        Some((port, by)) => {
+            Err(mica_core::Error::InUse { what: format!("port {port} of the host"), by }.into())
+        }
+        None => Ok(reserved),
+    }
+}
