@@ -29,7 +29,7 @@ use crate::{Outcome, Summary};
 
 pub use case::{Capability, Case, Gate};
 pub use cases::cases;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, enter_new};
 pub use stage::{Placed, Stage};
 
 /// What is tested: a driver, opened with these settings.

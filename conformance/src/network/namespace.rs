@@ -51,7 +51,7 @@ impl AsFd for Namespace {
 }
 
 /// Leaves the namespace of the calling thread for a new one, whose `lo` is up. Threads that it starts later are in it, too.
-pub(crate) fn enter_new() -> io::Result<()> {
+pub fn enter_new() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     kernel::set_up("lo", true)
 }
