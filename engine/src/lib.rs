@@ -28,8 +28,7 @@ mod lock;
 pub mod manage;
 pub mod networks;
 mod pipe;
-#[allow(dead_code)]
-mod ports;
+pub mod ports;
 mod reboot;
 pub mod reference;
 mod reserve;

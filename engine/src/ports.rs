@@ -36,7 +36,7 @@ const KEPT: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
 /// The ports of one container, kept from everybody else until this is dropped.
 #[derive(Debug, Default)]
-pub(crate) struct Reserved {
+pub struct Reserved {
     ports: Vec<Port>,
     loopback6: Vec<Port>,
     listeners: Vec<Arc<Listener>>,
@@ -54,7 +54,7 @@ impl Reserved {
     ///
     /// Fails, keeping nothing, where a port is another's, naming whose; where the host does not have the address; and where
     /// there cannot be as many descriptors. It may raise the limit of those, see [`limit_was`](Self::limit_was).
-    pub(crate) fn reserve(
+    pub fn reserve(
         publish: &[Publish],
         families: Families,
         who: &dyn Fn(&Port) -> Option<String>,
@@ -77,18 +77,18 @@ impl Reserved {
     }
 
     /// Those that the kernel leads to the container, in the order of the wishes.
-    pub(crate) fn ports(&self) -> &[Port] {
+    pub fn ports(&self) -> &[Port] {
         &self.ports
     }
 
     /// Those at `::1` that were asked for. A port at all addresses, or at all of IPv6, is there beside.
-    pub(crate) fn loopback6(&self) -> &[Port] {
+    pub fn loopback6(&self) -> &[Port] {
         &self.loopback6
     }
 
     /// The limit of open files that this process had, where it had to be raised. It is the one that a container's processes
     /// are to have.
-    pub(crate) fn limit_was(&self) -> Option<u64> {
+    pub fn limit_was(&self) -> Option<u64> {
         self.limit_was
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Six {
 impl Six {
     /// That of the calling thread's namespace.
     pub(super) fn of_host() -> Self {
-        let socket = open(Protocol::Udp, Ipv6Addr::LOCALHOST.into());
+        let socket = open(Protocol::Udp, Ipv6Addr::LOCALHOST.into(), false);
         let loopback = |socket: &OwnedFd| bind(socket, &SocketAddr::from((Ipv6Addr::LOCALHOST, 0))).is_ok();
         Self { sockets: socket.is_ok(), loopback: socket.is_ok_and(|socket| loopback(&socket)) }
     }
@@ -58,44 +58,10 @@ pub(super) struct Refused {
     pub(super) errno: Errno,
 }
 
-/// What is bound for a port.
-struct Place {
-    at: Option<IpAddr>,
-    four: bool,
-    six: bool,
-    /// `::1` gets a listener.
-    loopback: bool,
-}
-
-impl Place {
-    fn of(port: &Port, host: Six) -> Self {
-        // Nothing is bound for SCTP: asking for a socket of it has the kernel load it, and hardly a host speaks it.
-        let bound = port.protocol() != Protocol::Sctp;
-        let at = port.address();
-        let is_loopback = at == Some(Ipv6Addr::LOCALHOST.into());
-        let (all_of_four, all_of_six) = match at {
-            None => (true, true),
-            Some(IpAddr::V4(_)) => (true, false),
-            Some(IpAddr::V6(ip)) => (false, ip.is_unspecified()),
-        };
-        let six = match at {
-            None => host.sockets,
-            Some(at) => at.is_ipv6() && !is_loopback,
-        };
-        Self {
-            at: at.filter(|at| !at.is_unspecified()),
-            four: bound && all_of_four,
-            six: bound && six,
-            loopback: bound && (is_loopback || (all_of_six && host.loopback)),
-        }
-    }
-}
-
 /// How many descriptors it takes to keep this port.
 pub(super) fn cost(port: &Port, host: Six) -> u64 {
-    let place = Place::of(port, host);
-    let each = [place.four, place.six, place.loopback].into_iter().map(u64::from).sum::<u64>();
-    each * u64::from(port.host().count())
+    let Place { at, loopback, .. } = Place::of(port, host);
+    (u64::from(at.is_some()) + u64::from(loopback)) * u64::from(port.host().count())
 }
 
 /// Keeps a port, all of it or nothing.
@@ -108,64 +74,80 @@ pub(super) fn hold(port: &Port, host: Six) -> Result<Held, Refused> {
     Ok(held)
 }
 
+/// What is bound for a port.
+struct Place {
+    /// Unless it gets a listener alone.
+    at: Option<IpAddr>,
+    /// One socket for all addresses of both families.
+    both: bool,
+    /// `::1` gets a listener.
+    loopback: bool,
+}
+
 impl Place {
-    fn hold(&self, protocol: Protocol, number: u16, to: u16, held: &mut Held) -> Result<(), Errno> {
-        if self.four {
-            let at = self.at.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-            held.sockets.push(keep(protocol, SocketAddr::new(at, number))?);
+    fn of(port: &Port, host: Six) -> Self {
+        let (four, six) = (Ipv4Addr::UNSPECIFIED.into(), IpAddr::from(Ipv6Addr::UNSPECIFIED));
+        if port.protocol() == Protocol::Sctp {
+            // To ask for a socket of it has the kernel load it, and hardly a host speaks it.
+            return Self { at: None, both: false, loopback: false };
         }
-        let mut all = None;
-        if self.six {
-            let at = self.at.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-            all = Some(keep(protocol, SocketAddr::new(at, number))?);
+        match port.address() {
+            None if host.sockets => Self { at: Some(six), both: true, loopback: host.loopback },
+            None => Self { at: Some(four), both: false, loopback: false },
+            Some(at) if at == Ipv6Addr::LOCALHOST => Self { at: None, both: false, loopback: true },
+            Some(at) => Self { at: Some(at), both: false, loopback: at == six && host.loopback },
         }
-        if self.loopback {
-            let socket = beside(all.as_ref(), || self.listener(protocol, number))?;
-            held.listeners.push(Arc::new(Listener { socket, protocol, to }));
-        }
-        held.sockets.extend(all);
-        Ok(())
     }
 
-    fn listener(&self, protocol: Protocol, number: u16) -> Result<OwnedFd, Errno> {
-        let at = SocketAddr::from((Ipv6Addr::LOCALHOST, number));
-        if protocol != Protocol::Tcp {
-            let socket = open(protocol, at.ip())?;
-            // Only beside a socket that is ours: clients of UDP that share a port take each other's datagrams.
-            sockopt::set_socket_reuseaddr(&socket, self.six)?;
-            bind(&socket, &at)?;
-            sockopt::set_socket_reuseaddr(&socket, false)?;
-            return Ok(socket);
+    fn hold(&self, protocol: Protocol, number: u16, to: u16, held: &mut Held) -> Result<(), Errno> {
+        let kept = self.at.map(|at| keep(protocol, SocketAddr::new(at, number), self.both)).transpose()?;
+        if self.loopback {
+            let socket = beside(kept.as_ref(), |shares| listener(protocol, number, shares))?;
+            held.listeners.push(Arc::new(Listener { socket, protocol, to }));
         }
-        let socket = open(protocol, at.ip())?;
+        held.sockets.extend(kept);
+        Ok(())
+    }
+}
+
+/// A socket at a port of `::1`; whether the port is held at all addresses by another one of ours, which shares it now.
+fn listener(protocol: Protocol, number: u16, shares: bool) -> Result<OwnedFd, Errno> {
+    let at = SocketAddr::from((Ipv6Addr::LOCALHOST, number));
+    let socket = open(protocol, at.ip(), false)?;
+    if protocol == Protocol::Tcp {
         // One that listens is alone at its port all the same, and its connections do not keep the next one from it when they are
         // closed.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &at)?;
         listen(&socket, BACKLOG)?;
-        Ok(socket)
+    } else {
+        sockopt::set_socket_reuseaddr(&socket, shares)?;
+        bind(&socket, &at)?;
+        sockopt::set_socket_reuseaddr(&socket, false)?;
     }
+    Ok(socket)
 }
 
-/// Makes a socket at one address of which the port is held at all.
+/// Makes a socket at one address of a port that another one may hold at all of them.
 ///
 /// Two sockets get both at once only while both say that they would share. For these few calls anybody who says so, too, can
 /// get in; afterwards nobody can.
-fn beside(all: Option<&OwnedFd>, make: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
-    let Some(all) = all else { return make() };
+fn beside(
+    all: Option<&OwnedFd>,
+    make: impl FnOnce(bool) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    let Some(all) = all else { return make(false) };
     sockopt::set_socket_reuseaddr(all, true)?;
-    let made = make();
+    let made = make(true);
     sockopt::set_socket_reuseaddr(all, false)?;
     made
 }
 
 /// A socket that nobody can be beside.
-fn keep(protocol: Protocol, at: SocketAddr) -> Result<OwnedFd, Errno> {
-    let socket = open(protocol, at.ip())?;
-    // For datagrams that come while no rule leads them away: the kernel makes it the least that it has.
-    sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+fn keep(protocol: Protocol, at: SocketAddr, both: bool) -> Result<OwnedFd, Errno> {
+    let socket = open(protocol, at.ip(), both)?;
     match bind(&socket, &at) {
-        // Connections of a server that ended a moment ago (TIME_WAIT) let it be bound by who would share it, a server does not.
+        // Connections of a server that ended a moment ago (TIME_WAIT) give way to who would share the port, but no server does.
         Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
             sockopt::set_socket_reuseaddr(&socket, true)?;
             bind(&socket, &at)?;
@@ -173,15 +155,20 @@ fn keep(protocol: Protocol, at: SocketAddr) -> Result<OwnedFd, Errno> {
         }
         bound => bound?,
     }
+    if protocol == Protocol::Udp {
+        // For datagrams that come while no rule leads them away: the kernel makes it the least that it has.
+        sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    }
     Ok(socket)
 }
 
-fn open(protocol: Protocol, at: IpAddr) -> Result<OwnedFd, Errno> {
+/// A socket for addresses of this one's family, or of both.
+fn open(protocol: Protocol, at: IpAddr, both: bool) -> Result<OwnedFd, Errno> {
     let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = if protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     if at.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_v6only(&socket, !both)?;
     }
     Ok(socket)
 }

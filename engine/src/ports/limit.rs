@@ -1,4 +1,4 @@
-//! How many descriptors this process may have: a row of 1,000 ports takes three times as many.
+//! How many descriptors this process may have: a row of 1,000 ports takes twice as many.
 
 use std::fs;
 

@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 mod names;
 mod networks;
+mod ports;
 mod power_cut;
 mod runtimes;
 mod served;
