@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mica_core::network::{Family, Pool};
 
-use super::{DEFAULT, NetworkRecord};
+use super::{DEFAULT, HOST, NONE, NetworkRecord};
 use crate::container::ConnectWish;
 use crate::{Error, Result};
 
@@ -14,6 +14,9 @@ impl NetworkRecord {
     pub fn refuse_wish(&self, wish: &ConnectWish) -> Result<()> {
         let refuse = |why: &str| Err(Error::Invalid(why.to_owned()));
         match self.name() {
+            name @ (HOST | NONE) => Err(Error::Invalid(format!(
+                "container cannot be connected to network {name}: it has that one alone, from the start; make it with --network {name}"
+            ))),
             DEFAULT if !wish.addresses.is_empty() => {
                 refuse("user specified IP address is supported on user defined networks only")
             }
@@ -96,5 +99,13 @@ mod tests {
         record("web", &[]).refuse_wish(&wish).unwrap();
         let text = record("bridge", &[]).refuse_wish(&wish).unwrap_err().to_string();
         assert!(text.contains("network-scoped aliases are supported only"), "{text}");
+    }
+
+    #[test]
+    fn no_container_is_connected_to_what_is_no_network() {
+        for name in ["host", "none"] {
+            let text = record(name, &[]).refuse_wish(&ConnectWish::default()).unwrap_err().to_string();
+            assert!(text.contains(&format!("make it with --network {name}")), "{text}");
+        }
     }
 }

@@ -173,3 +173,37 @@ fn a_container_that_shares_anothers_network_says_whose() {
         assert_eq!(shown["NetworkSettings"]["Networks"], json!({}));
     });
 }
+
+#[test]
+fn a_container_is_connected_and_disconnected_while_it_runs_and_while_it_does_not() {
+    once(|bed| {
+        bed.ok(&["network", "create", "--subnet", "10.9.0.0/24,fd09::/64", "web"]);
+        bed.ok(&[&["run", "-d", "--name", "c"], &SLEEP[..]].concat());
+        let links = || bed.ok(&["exec", "c", "ls", "/sys/class/net"]);
+        let connect =
+            ["network", "connect", "--ip", "10.9.0.9", "--alias", "store", "--gw-priority", "-1", "web"];
+        for is_live in [true, false] {
+            assert_eq!(bed.ok(&[&connect[..], &["c"]].concat()), "");
+            let text = bed.fails(1, &["network", "connect", "web", "c"]);
+            assert!(text.contains("already exists in network web"), "{text}");
+            if !is_live {
+                bed.ok(&["start", "c"]);
+            }
+            assert_eq!(links(), "eth0\neth1\nlo\n");
+            let shown = inspect(bed, "c");
+            let (first, place) =
+                (&shown["HostConfig"]["NetworkMode"], &shown["NetworkSettings"]["Networks"]["web"]);
+            assert_eq!((first, &place["IPAddress"]), (&json!("bridge"), &json!("10.9.0.9")));
+            assert_eq!((&place["GwPriority"], &place["Aliases"]), (&json!(-1), &json!(["store"])));
+            assert_eq!(names(bed, "network=web"), "c\n");
+            assert_eq!(bed.ok(&["network", "disconnect", "web", "c"]), "");
+            assert_eq!(links(), "eth0\nlo\n");
+            let text = bed.fails(1, &["network", "disconnect", "web", "c"]);
+            assert!(text.contains("c is not connected to network web"), "{text}");
+            bed.ok(&["stop", "-t", "0", "c"]);
+        }
+        assert!(bed.fails(1, &["network", "connect", "host", "c"]).contains("network host"));
+        assert!(bed.fails(1, &["network", "connect", "--ip", "10.8.0.9", "web", "c"]).contains("10.8.0.9"));
+        bed.ok(&["network", "rm", "web"]);
+    });
+}
