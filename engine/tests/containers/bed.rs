@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mica_archive::writer::Writer;
 use mica_archive::{Entry, Kind, Time};
-use nix::sched::{CloneFlags, unshare};
+use mica_conformance::network::enter_new;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
@@ -241,9 +241,7 @@ impl Bed {
 
 /// Leaves the machine's network for one that nothing else is in: this thread, and whatever it starts from now on.
 fn enter_own_network() {
-    unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
-    assert!(up.success());
+    enter_new().unwrap();
     // A host that forwards already is not changed by a network, so there is nothing that the first container tells of it.
     for (setting, value) in
         [("ipv4/ip_forward", "1"), ("ipv6/conf/default/accept_ra", "2"), ("ipv6/conf/all/forwarding", "1")]

@@ -1,10 +1,11 @@
-//! A data root for one test, and the command that works on it.
+//! A data root for one test, and the command that works on it, in a network namespace of the test's own.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use mica_conformance::network::enter_new;
 use tempfile::TempDir;
 
 pub(crate) const MICA: &str = env!("CARGO_BIN_EXE_mica");
@@ -23,15 +24,21 @@ pub(crate) struct Answer {
     pub(crate) err: String,
 }
 
+thread_local! {
+    /// Leaves the machine's network: this thread, once, and whatever it starts from then on.
+    static OWN_NETWORK: () = enter_new().unwrap();
+}
+
 impl Home {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { root: dir.path().join("root"), dir }
+        let mut home = Self::at(PathBuf::new());
+        home.root = home.dir.path().join("root");
+        home
     }
 
     /// With its data root elsewhere.
     pub(crate) fn at(root: PathBuf) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), root }
+        OWN_NETWORK.with(|()| Self { dir: tempfile::tempdir().unwrap(), root })
     }
 
     pub(crate) fn root(&self) -> &Path {
