@@ -14,6 +14,7 @@ mod holes;
 mod image;
 mod layer;
 mod list;
+mod network;
 mod root;
 mod split;
 mod writable;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use mica_archive::Digest;
 use serde::{Deserialize, Deserializer};
 
+use super::network::OldNetwork;
 use crate::container::{
-    CgroupNamespace, KILLED, MountPoint, NetworkMode, Seccomp, Settings, Source, State, Status, Ulimit,
-    signal,
+    CgroupNamespace, KILLED, MountPoint, Seccomp, Settings, Source, State, Status, Ulimit, signal,
 };
 use crate::{Error, Result};
 
@@ -109,10 +109,8 @@ struct OldMount {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct HostConfig {
-    #[serde(deserialize_with = "nullable")]
-    network_mode: String,
-    #[serde(deserialize_with = "nullable")]
-    port_bindings: BTreeMap<String, serde_json::Value>,
+    #[serde(flatten)]
+    network: OldNetwork,
     #[serde(deserialize_with = "nullable")]
     restart_policy: Restart,
     #[serde(deserialize_with = "nullable")]
@@ -157,7 +155,9 @@ struct OldUlimit {
 }
 
 /// Go writes `null` for a list or a map that is empty.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -285,10 +285,13 @@ impl OldMount {
 }
 
 impl HostConfig {
+    /// The network that it is connected to, by its name; `None` where it has none to itself.
+    pub(super) fn connected(&self) -> Option<String> {
+        self.network.connected().map(str::to_owned)
+    }
+
     fn translate(self, settings: &mut Settings, warnings: &mut Vec<String>) {
         let positive = |number: i64| Some(number).filter(|number| *number > 0);
-        settings.networking.mode =
-            if self.network_mode == "host" { NetworkMode::Host } else { NetworkMode::None };
         settings.cgroup_namespace = match self.cgroupns_mode.as_str() {
             "host" => Some(CgroupNamespace::Host),
             "private" => Some(CgroupNamespace::Private),
@@ -308,6 +311,7 @@ impl HostConfig {
         settings.cap_add = self.cap_add.into_iter().map(bare).collect();
         settings.cap_drop = self.cap_drop.into_iter().map(bare).collect();
         let mut lost = Vec::new();
+        settings.networking = self.network.translate(&mut lost);
         for option in self.security_opt {
             match option.replace(':', "=").as_str() {
                 "no-new-privileges" | "no-new-privileges=true" => settings.no_new_privileges = true,
@@ -315,10 +319,6 @@ impl HostConfig {
                 _ => lost.push(format!("the security option '{}'", crate::error::shown(&option))),
             }
         }
-        if !matches!(self.network_mode.as_str(), "none" | "host") {
-            lost.push(format!("the network '{}'", crate::error::shown(&self.network_mode)));
-        }
-        lost.extend((!self.port_bindings.is_empty()).then(|| "published ports".to_owned()));
         lost.extend((!self.devices.is_empty()).then(|| "devices".to_owned()));
         lost.extend(self.privileged.then(|| "the privileges of '--privileged'".to_owned()));
         let restarts = !matches!(self.restart_policy.name.as_str(), "" | "no");

@@ -16,7 +16,7 @@ use super::database::{Database, is_id};
 use super::root::OldRoot;
 use super::writable::Writable;
 use super::{Adoption, holes};
-use crate::container::{Arrival, now};
+use crate::container::{Arrival, ConnectWish, now};
 use crate::{Error, Image, Result, pipe};
 
 /// The longest record of a container that is read, in bytes.
@@ -111,7 +111,10 @@ impl Adoption<'_> {
         let (name, image_name) = (config.name().to_owned(), config.image_name().to_owned());
         let created = Some(config.created.clone()).filter(|created| is_time(created));
         let state = config.state();
-        let (settings, mut lost) = config.settings(read_host(&self.old, id)?);
+        let host = read_host(&self.old, id)?;
+        let network = host.connected();
+        let (settings, mut lost) = config.settings(host);
+        let networks = self.found_again(network, &mut lost);
         for name in settings.volumes().filter(|name| self.engine.volume(name).is_ok()) {
             lost.push(format!("it uses the volume '{name}' that was here before"));
         }
@@ -122,10 +125,25 @@ impl Adoption<'_> {
             image: taken.image.id().to_string(),
             image_name,
             settings,
+            networks,
             state,
             fill: &|held| self.fill(held, &writable),
         })?;
         Ok([taken.warnings, warning.into_iter().collect(), lost].concat())
+    }
+
+    /// The network that it is to be connected to, where there is one of that name.
+    fn found_again(&self, name: Option<String>, lost: &mut Vec<String>) -> Vec<(String, ConnectWish)> {
+        let Some(name) = name else { return Vec::new() };
+        match self.engine.networks().and_then(|networks| networks.get(&name)) {
+            Ok(_) => vec![(name, ConnectWish::default())],
+            Err(error) => {
+                lost.push(format!(
+                    "it is connected to no network: {error}; 'mica network create' makes one, and 'mica network connect' connects it"
+                ));
+                Vec::new()
+            }
+        }
     }
 
     /// Does to the tree of an image what the old container did to it.

@@ -8,7 +8,7 @@ use mica_mount::Held;
 use rustix::fs::{Mode, OFlags, openat, syncfs};
 
 use super::create::settle;
-use super::{Busy, Container, Record, Settings, State, init_layer, names};
+use super::{Busy, ConnectWish, Container, Record, Settings, State, init_layer, names};
 use crate::{Barrier, Engine, Error, Image, Result, Transaction};
 
 /// A container that comes from elsewhere.
@@ -23,6 +23,8 @@ pub(crate) struct Arrival<'a> {
     /// What the image was called.
     pub(crate) image_name: String,
     pub(crate) settings: Settings,
+    /// The networks that it is connected to, by name.
+    pub(crate) networks: Vec<(String, ConnectWish)>,
     /// Where it is in its life; it does not run.
     pub(crate) state: State,
     /// Changes its tree, which is its image's, to what it was.
@@ -33,10 +35,11 @@ impl Engine {
     /// Makes the container, to be there after a power cut too. After an error nothing of it is left.
     pub(crate) fn receive(&self, arrival: &Arrival<'_>) -> Result<Container> {
         names::check(arrival.name)?;
+        let connections = self.resolve(&arrival.settings.networking, &arrival.networks)?;
         let made = self.transaction("adopt a container", Barrier::Disk, |tx| {
             let image = tx.image(&arrival.image)?;
             let record = self.arrived(tx, arrival, &image)?;
-            self.put_in_place(tx, record, &[], Some(arrival.name), &arrival.state)
+            self.put_in_place(tx, record, &connections, Some(arrival.name), &arrival.state)
         });
         made.map(|(container, _): (Container, Busy)| container)
     }

@@ -117,7 +117,7 @@ fn a_container_is_what_it_was() {
         "it uses the volume 'mine' that was here before",
         "'/srv' of the host stays mounted at '/data'",
         "what is in its volume 'db' at '/v' does not come along: copy '/var/lib/docker/volumes/db/_data'",
-        "it comes without the security option 'label=disable', the network 'default', published ports, '--restart always'",
+        "it comes without the security option 'label=disable', '--restart always'",
     ] {
         assert!(answer.err.contains(&format!("mica: warning: container web: {told}")), "{answer:?}");
     }
@@ -139,6 +139,8 @@ fn a_container_is_what_it_was() {
     }
     let host = &found["HostConfig"];
     assert_eq!((&host["Memory"], &host["ReadonlyRootfs"]), (&json!(1 << 26), &json!(true)));
+    let wished = json!({ "80/tcp": [{ "HostIp": "", "HostPort": "80" }] });
+    assert_eq!((&host["NetworkMode"], &host["PortBindings"]), (&json!("bridge"), &wished));
     assert_eq!(found["Created"], "2020-02-03T04:05:06.123456789Z");
     let state = &found["State"];
     assert_eq!(
@@ -149,6 +151,25 @@ fn a_container_is_what_it_was() {
     let mut volumes = home.names("volumes");
     volumes.sort();
     assert_eq!(volumes, ["db", "mine"]);
+}
+
+#[test]
+fn a_container_is_in_the_network_of_the_name_that_it_had() {
+    let mut docker = OldDocker::new(DRIVERS[1]);
+    let image = docker.add(&["app:1"], &[busybox()]);
+    for name in ["web", "alone"] {
+        docker.create(name, &image, &["true"]).configure_host(|host| host["NetworkMode"] = json!(name));
+    }
+    let home = Home::new();
+    let id = home.ok(&["network", "create", "web"]).trim().to_owned();
+    let told = adopt(&home, &docker).err;
+    assert!(
+        told.contains("container alone: it is connected to no network: no such network: alone"),
+        "{told}"
+    );
+    let networks = |name: &str| inspect(&home, name)["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks("web")["web"]["NetworkID"], id);
+    assert_eq!(networks("alone"), json!({}));
 }
 
 #[test]
