@@ -133,21 +133,10 @@ impl Machine {
         Ok(Container { namespace, number })
     }
 
-    /// Returns when the kernel has cleared away the links of all namespaces that were closed before: it takes them in
-    /// the order in which they were closed, and many at a time. The calling thread is where the program is afterwards.
+    /// The calling thread goes where the program is, and waits there until what was closed is gone.
     pub(crate) fn drain(&self) -> Result<()> {
         self.leave()?;
-        let last = Namespace::new().map_err(failed("make a network namespace"))?;
-        kernel::add_veth(FENCE, "eth0", Birth::default(), last.as_fd()).map_err(failed("make a link"))?;
-        drop(last);
-        let started = Instant::now();
-        while if_nametoindex(FENCE).is_ok() {
-            if started.elapsed() > PATIENCE {
-                return Err("the kernel does not clear a closed namespace away".to_owned());
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        Ok(())
+        drain()
     }
 
     /// Fails where there are links that were not there before the first container.
@@ -190,6 +179,22 @@ impl Container {
         addresses.retain(|address| families.has(Family::of(address.ip())));
         Ok(addresses)
     }
+}
+
+/// Returns when the kernel has cleared away the links of all namespaces that were closed before: it takes them in the order
+/// in which they were closed, and many at a time.
+pub(crate) fn drain() -> Result<()> {
+    let last = Namespace::new().map_err(failed("make a network namespace"))?;
+    kernel::add_veth(FENCE, "eth0", Birth::default(), last.as_fd()).map_err(failed("make a link"))?;
+    drop(last);
+    let started = Instant::now();
+    while if_nametoindex(FENCE).is_ok() {
+        if started.elapsed() > PATIENCE {
+            return Err("the kernel does not clear a closed namespace away".to_owned());
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 fn go(namespace: &Namespace) -> Result<()> {

@@ -156,7 +156,7 @@ pub(crate) const GROUPS: &[Group] = &[
         prepare: apply::ten_layers,
     },
     Group { rows: &["save.debian"], turns: 1, prepare: apply::save },
-    Group { rows: &["run.none"], turns: 1, prepare: run::none },
+    Group { rows: &["run.none", "run.bridge"], turns: 1, prepare: run::each },
     Group {
         rows: &["diff.one-file", "commit.one-file", "commit.no-barrier"],
         turns: 1,
@@ -191,6 +191,7 @@ pub(crate) const GROUPS: &[Group] = &[
     },
     Group { rows: &["net.attach", "net.up"], turns: 5, prepare: network::attach },
     Group { rows: &["net.publish", "net.publish.range"], turns: 5, prepare: network::publish },
+    Group { rows: &["net.record"], turns: 5, prepare: network::record },
     Group {
         rows: &["net.hundred.attach", "net.hundred.detach", "net.hundred.drained"],
         turns: 1,

@@ -2,6 +2,7 @@
 
 mod plugin;
 mod publish;
+mod record;
 mod traffic;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use crate::stage::Stage;
 
 pub(super) use plugin::plugin;
 pub(super) use publish::publish;
+pub(super) use record::record;
 pub(super) use traffic::traffic;
 
 const NFT: &str = "bridge, nft";

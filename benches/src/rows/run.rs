@@ -7,17 +7,15 @@ use nix::mount::{MsFlags, mount};
 
 use super::{Bound, Contender, Row, What, make};
 use crate::images::Shape;
+use crate::network::drain;
 use crate::stage::Stage;
 use crate::{Result, measure};
 
-pub(super) fn none(stage: &Stage) -> Result<Vec<Row<'_>>> {
+pub(super) fn each(stage: &Stage) -> Result<Vec<Row<'_>>> {
     stage.image("run", Shape { layers: 2, files: 500 })?;
     bundle(stage)?;
-    let mica = Contender::new("mica run", move || {
-        let mut command = stage.mica("run");
-        command.args(["run", "--rm", "--network", "none", "bench", "/bin/busybox", "true"]);
-        command
-    });
+    let none: &[&str] = &["--network", "none"];
+    let mica = mica(stage, "mica run", none);
     let runtime = |name, program: &'static str| {
         Contender::new(name, move || {
             let mut command = Command::new(program);
@@ -25,11 +23,29 @@ pub(super) fn none(stage: &Stage) -> Result<Vec<Row<'_>>> {
             command
         })
     };
-    Ok(vec![Row {
+    let alone = Row {
         name: "run.none",
         contenders: vec![mica, runtime("crun run", "crun"), runtime("runc run", "runc")],
         bounds: vec![Bound::ratio(What::Cpu, "mica run", "crun run", 1.0)],
-    }])
+    };
+    let connected = vec![
+        self::mica(stage, "no network", none),
+        self::mica(stage, "the default network", &[]),
+        self::mica(stage, "a published port", &["-p", "8080:80"]),
+        self::mica(stage, "1,000 published ports", &["-p", "3000-3999:3000-3999"]),
+    ];
+    Ok(vec![alone, Row { name: "run.bridge", contenders: connected, bounds: Vec::new() }])
+}
+
+/// A container that does nothing, connected so.
+fn mica<'a>(stage: &'a Stage, name: &str, network: &'a [&str]) -> Contender<'a> {
+    Contender::new(name, move || {
+        let mut command = stage.mica("run");
+        command.args(["run", "--rm"]).args(network).args(["bench", "/bin/busybox", "true"]);
+        command
+    })
+    // The next one does not wait for the kernel to clear away what this one had.
+    .after(drain)
 }
 
 /// Docker's defaults, seccomp included, on an overlay of two directories.
