@@ -8,7 +8,7 @@
 mod attach;
 mod busy;
 mod commit;
-mod connections;
+pub(crate) mod connections;
 mod copy;
 mod create;
 pub(crate) mod etc;

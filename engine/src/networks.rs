@@ -8,10 +8,12 @@
 //! Whoever changes which networks and endpoints there are has one lock, so that a subnet is chosen by one command at a
 //! time, and nobody connects to a network that is being removed.
 
+mod abandoned;
 mod check;
 mod containers;
 mod create;
 mod endpoints;
+mod firewall;
 mod inspect;
 mod outside;
 mod pools;
@@ -101,7 +103,7 @@ impl Networks {
         }
         let dir = self.run_directory("drivers")?.join(entry.name);
         crate::root::make_directory(&dir).map_err(Error::io(|| format!("create '{}'", dir.display())))?;
-        let driver = (entry.open)(self.owner, &dir, &settings(entry, self.firewall.as_deref()));
+        let driver = (entry.open)(self.owner, &dir, &settings(entry, self.firewall()?.as_deref()));
         let driver: Arc<dyn NetworkDriver> = driver.map_err(|error| named(name, error))?.into();
         opened.insert(entry.name, driver.clone());
         Ok(driver)
@@ -134,7 +136,9 @@ impl Networks {
 
     /// Makes what the network's endpoints share, or mends it, as before each `attach`. Answers what that changed.
     pub fn up(&self, record: &NetworkRecord) -> Result<Raised> {
-        Ok(self.driver(&record.driver)?.up(&record.network)?)
+        let driver = self.driver(&record.driver)?;
+        self.keep_firewall()?;
+        Ok(driver.up(&record.network)?)
     }
 
     /// Without making the default one.

@@ -1,13 +1,10 @@
 //! Which networks a container is connected to whenever it runs: `networks.json` in its directory, replaced whole by whoever
 //! holds the container.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use mica_core::durable;
-use mica_core::network::NetworkId;
 
 use super::reach::{Purpose, Reached};
 use super::{ConnectWish, Connection, Container, NetworkMode, Networking};
@@ -118,18 +115,6 @@ impl Engine {
         }
         Ok(connections)
     }
-
-    /// The fixed addresses of a network that containers have which may be stopped now.
-    pub(crate) fn promised(&self, network: &NetworkId) -> Result<BTreeSet<IpAddr>> {
-        let mut promised = BTreeSet::new();
-        for id in root::names(&self.root().containers())? {
-            // What one has that cannot be read, or is just being removed, is promised to nobody.
-            let connections = read(&self.root().containers().join(id)).unwrap_or_default();
-            let here = connections.into_iter().filter(|connection| connection.network == *network);
-            promised.extend(here.flat_map(|connection| connection.wish.addresses));
-        }
-        Ok(promised)
-    }
 }
 
 /// Which of them is the network of this name, id or beginning of an id. The network may have been removed.
@@ -181,7 +166,7 @@ pub(super) fn write_new(dir: &Path, connections: &[Connection]) -> Result<()> {
 }
 
 /// Those of the container in `dir`; one that was made before there were any has none.
-fn read(dir: &Path) -> Result<Vec<Connection>> {
+pub(crate) fn read(dir: &Path) -> Result<Vec<Connection>> {
     let path = path(dir);
     let Some(text) = root::read_optional(&path, MAX_CONNECTIONS)? else { return Ok(Vec::new()) };
     serde_json::from_slice(&text).map_err(|e| Error::damaged(format!("'{}'", path.display()), e))

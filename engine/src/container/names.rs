@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::Container;
+use crate::supervisor::wire::Request;
 use crate::{Engine, Error, Result, Root, intent};
 
 /// What a file name may have (NAME_MAX).
@@ -104,9 +105,18 @@ pub(super) fn invent(root: &Root) -> Result<String> {
 }
 
 impl Engine {
-    /// Gives a container another name.
+    /// Gives a container another name, also among its neighbours if it runs.
     pub fn rename(&self, container: &Container, name: &str) -> Result<()> {
         check(name)?;
+        self.rename_record(container, name)?;
+        match container.ask(&Request::Rename(name.to_owned())) {
+            // One that does not run has no neighbours.
+            Err(Error::Conflict(_)) => Ok(()),
+            told => told.map(drop),
+        }
+    }
+
+    fn rename_record(&self, container: &Container, name: &str) -> Result<()> {
         let root = self.root();
         let _lock = root.lock()?;
         claim(root, name, container.id())?;

@@ -28,6 +28,8 @@ pub(crate) struct Bundled<'a> {
     pub(crate) namespace: Option<PathBuf>,
     /// Where its own files of `/etc` are.
     pub(crate) etc: PathBuf,
+    /// The most open files that its processes are to have, where this process had to raise its own limit.
+    pub(crate) files: Option<u64>,
 }
 
 impl Container {
@@ -62,11 +64,23 @@ impl Container {
             // The supervisor's own is lower, so that it outlives what it looks after.
             .set_oom_score_adj(Some(0))
             .set_capabilities(Some(process_capabilities(allowed, &bundled.user)))
-            .set_rlimits(Some(settings.ulimits.iter().map(rlimit).collect::<Result<_>>()?));
+            .set_rlimits(Some(self.rlimits(bundled.files)?));
         if settings.tty {
             process.set_console_size(Some(console_size(bundled.size)));
         }
         Ok(())
+    }
+
+    fn rlimits(&self, files: Option<u64>) -> Result<Vec<PosixRlimit>> {
+        const FILES: &str = "nofile";
+        let mut ulimits = self.record.settings.ulimits.clone();
+        let is_said = ulimits.iter().any(|limit| limit.name.eq_ignore_ascii_case(FILES));
+        if let Some(soft) = files.filter(|_| !is_said) {
+            let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+            let (soft, hard) = (soft.cast_signed(), hard.map_or(-1, u64::cast_signed));
+            ulimits.push(Ulimit { name: FILES.to_owned(), soft, hard });
+        }
+        ulimits.iter().map(rlimit).collect()
     }
 
     fn environment(&self, defaults: &[String]) -> Vec<String> {

@@ -24,11 +24,13 @@ struct Known {
 }
 
 impl Networks {
-    /// Looks for what drivers have in the kernel that no record names. With `repair` that is taken away, and every network
-    /// that is in use, or of which something stands, is made whole; addresses that nobody recorded are given back.
+    /// Looks for what drivers have in the kernel that no record names, and for what is missing there. With `repair` the one is taken
+    /// away and the other made: every network that is in use, or of which something stands, and the endpoints of containers that
+    /// run; addresses that nobody recorded are given back.
     pub fn check(&self, repair: bool) -> Result<NetworkReport> {
-        let _alone = self.alone()?;
+        let alone = self.alone()?;
         let mut report = NetworkReport::default();
+        self.check_abandoned(repair, &mut report)?;
         self.each_driver(&mut report, |driver, report| {
             // Listed first: what is recorded while it is looked at must not seem forgotten.
             let owned = driver.list()?;
@@ -52,6 +54,8 @@ impl Networks {
                 ));
             }
         }
+        drop(alone);
+        self.check_supervised(repair, &mut report)?;
         Ok(report)
     }
 
@@ -76,6 +80,9 @@ impl Networks {
             report.done.extend(restored.iter().map(changed));
             Ok(())
         })?;
+        if report.faults.is_empty() {
+            self.forget_firewall()?;
+        }
         Ok(report)
     }
 

@@ -1,13 +1,16 @@
 //! What a container has in networks: found, and taken away.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use mica_core::failpoint;
-use mica_core::network::NetworkId;
+use mica_core::network::{NetworkId, Port};
 
 use super::record::{MAX_RECORD, names};
 use super::{EndpointRecord, NetworkRecord, Networks};
+use crate::container::connections;
 use crate::{Error, Result, root};
 
 impl Networks {
@@ -30,6 +33,30 @@ impl Networks {
         }
         found.sort_by(|one, other| other.endpoint.interface.cmp(&one.endpoint.interface));
         Ok(found)
+    }
+
+    /// The fixed addresses in a network that containers of this data root are to have, running or not.
+    pub(crate) fn promised(&self, network: &NetworkId) -> Result<BTreeSet<IpAddr>> {
+        let mut promised = BTreeSet::new();
+        for id in root::names(&self.root.containers())? {
+            // What one has that cannot be read, or is just being removed, is promised to nobody.
+            let connections = connections::read(&self.root.containers().join(id)).unwrap_or_default();
+            let here = connections.into_iter().filter(|connection| connection.network == *network);
+            promised.extend(here.flat_map(|connection| connection.wish.addresses));
+        }
+        Ok(promised)
+    }
+
+    /// Every port of the host that leads to an endpoint, with whose that is, for people.
+    pub(crate) fn published(&self) -> Result<Vec<(Port, String)>> {
+        let mut published = Vec::new();
+        for network in self.records()?.found {
+            for EndpointRecord { name, endpoint, .. } in self.endpoints(&network.network.id)? {
+                let holder = |port| (port, format!("container '{name}'"));
+                published.extend(endpoint.ports.into_iter().map(holder));
+            }
+        }
+        Ok(published)
     }
 
     /// Takes an endpoint out of the kernel, then its record. The lease is kept, to be given back when its ports are free.
@@ -58,7 +85,8 @@ impl Networks {
 
     /// Gives back the addresses of an endpoint that has no record any more.
     pub(crate) fn give_back(&self, record: &EndpointRecord) -> Result<()> {
-        Ok(self.leases()?.give_back(&record.network, &record.endpoint.id)?)
+        self.leases()?.give_back(&record.network, &record.endpoint.id)?;
+        failpoint::hit("network.released").map_err(Error::io(|| "disconnect a container"))
     }
 
     /// Takes away all that a container has which nobody looks after any more, and what it leased in these networks and did

@@ -35,7 +35,7 @@ impl Networks {
     pub fn prune(&self, wanted: impl Fn(&NetworkRecord) -> bool) -> Result<PrunedNetworks> {
         let mut pruned = PrunedNetworks::default();
         for record in self.records()?.whole()? {
-            if record.is_predefined() || !wanted(&record) || !self.users(&record)?.is_empty() {
+            if record.is_predefined() || !wanted(&record) {
                 continue;
             }
             match self.remove(&record.id()) {
@@ -49,6 +49,10 @@ impl Networks {
     }
 
     pub(super) fn refuse_used(&self, record: &NetworkRecord, doing: &str) -> Result<()> {
+        if self.users(record)?.is_empty() {
+            return Ok(());
+        }
+        self.release_abandoned(&record.network.id)?;
         let users = self.users(record)?;
         if users.is_empty() {
             return Ok(());

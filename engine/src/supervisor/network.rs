@@ -29,6 +29,8 @@ use crate::{Engine, Error, Result, sys};
 pub(crate) struct Sandbox<'e> {
     engine: &'e Engine,
     container: &'e Container,
+    /// What it is called, which can change.
+    name: String,
     networks: Networks,
     /// Its own, or another container's; `None` where the runtime makes it, and for the host's.
     namespace: Option<OwnedFd>,
@@ -49,6 +51,7 @@ impl<'e> Sandbox<'e> {
         Ok(Self {
             engine,
             container,
+            name: container.name().to_owned(),
             networks,
             namespace: None,
             connections,
@@ -87,6 +90,11 @@ impl<'e> Sandbox<'e> {
             NetworkMode::Container(other) => self.engine.root().containers().join(other),
             _ => self.container.dir().to_owned(),
         }
+    }
+
+    /// The limit of open files that this process had, where the ports took a higher one.
+    pub(crate) fn limit_was(&self) -> Option<u64> {
+        self.ports.limit_was()
     }
 
     /// What is to be told of how it was set up.
@@ -149,7 +157,7 @@ impl<'e> Sandbox<'e> {
 
     /// Connects it to one more network. The last of the members is this one's from the moment at which it is recorded.
     fn attach(&mut self, network: NetworkRecord, wish: &ConnectWish, gateway: Families) -> Result<()> {
-        let doing = format!("connect container '{}' to network '{}'", self.container.name(), network.name());
+        let doing = format!("connect container '{}' to network '{}'", self.name, network.name());
         let doing = || doing;
         let attached = self.lease_and_record(&network, wish, gateway).and_then(|record| {
             self.members.push((network, record));
@@ -179,7 +187,7 @@ impl<'e> Sandbox<'e> {
         let record = EndpointRecord {
             network: network.network.id,
             container: self.container.id().to_owned(),
-            name: self.container.name().to_owned(),
+            name: self.name.clone(),
             aliases: wish.aliases.clone(),
             hostname: self.container.record().hostname(),
             endpoint,
@@ -201,7 +209,7 @@ impl<'e> Sandbox<'e> {
         if driver.capabilities().addressing != Addressing::Engine {
             return Ok(None);
         }
-        let promised = self.engine.promised(&network.network.id)?;
+        let promised = self.networks.promised(&network.network.id)?;
         self.networks.lease(network, id, &wish.addresses, &promised).map(Some)
     }
 

@@ -41,6 +41,7 @@ impl Serve<'_> {
             Request::Disconnect { network, force } => {
                 self.in_sandbox(|sandbox| sandbox.disconnect(&network, force).map(|()| Answer::Done))
             }
+            Request::Rename(name) => self.in_sandbox(|sandbox| sandbox.rename(name).map(|()| Answer::Done)),
             Request::Mend => self.in_sandbox(|sandbox| sandbox.mend().map(|()| Answer::Done)),
             Request::CheckNetworks => self.in_sandbox(|sandbox| sandbox.check().map(|()| Answer::Done)),
         };
@@ -210,7 +211,10 @@ impl Serve<'_> {
         Ok((Answer::Done, vec![self.stage.namespace()?]))
     }
 
-    fn in_sandbox(&mut self, work: impl FnOnce(&mut Sandbox<'_>) -> Result<Answer>) -> Result<(Answer, Handed)> {
+    fn in_sandbox(
+        &mut self,
+        work: impl FnOnce(&mut Sandbox<'_>) -> Result<Answer>,
+    ) -> Result<(Answer, Handed)> {
         let Some(sandbox) = &mut self.stage.sandbox else { return Err(self.stage.container.not_running()) };
         let worked = work(sandbox);
         // What works in a namespace does so on a thread of its own; whatever is started next needs a process of one.

@@ -186,14 +186,15 @@ impl<'e> Stage<'e> {
     fn create(&mut self, listener: OwnedFd, options: &StartOptions) -> Result<Ready> {
         let settings = &self.container.record().settings;
         let rootfs = self.container.rootfs();
-        let (namespace, etc) = self.places()?;
+        let sandbox = self.sandbox.as_ref().ok_or_else(|| self.container.not_running())?;
         let bundled = Bundled {
             user: user::resolve(self.root()?, settings.user.as_deref().unwrap_or_default())?,
             sources: self.sources()?,
             rootfs: &rootfs,
             size: options.size,
-            namespace,
-            etc,
+            namespace: sandbox.namespace(),
+            etc: sandbox.etc(),
+            files: sandbox.limit_was(),
         };
         let spec = self.container.spec(&bundled)?;
         self.process = spec.process().clone();
@@ -219,16 +220,11 @@ impl<'e> Stage<'e> {
         self.rootfs.as_ref().map(Attached::root).ok_or_else(|| mica_runtime::Error::Stopped.into())
     }
 
-    /// The network namespace to join, if there is one, and the directory of the files of `/etc`.
-    fn places(&self) -> Result<(Option<PathBuf>, PathBuf)> {
-        let sandbox = self.sandbox.as_ref().ok_or_else(|| self.container.not_running())?;
-        Ok((sandbox.namespace(), sandbox.etc()))
-    }
-
     /// The network namespace of the container, for another one to join.
     pub(crate) fn namespace(&mut self) -> Result<OwnedFd> {
         let made = self.sandbox.as_ref().and_then(Sandbox::namespace);
-        let path = made.map_or_else(|| Ok(format!("/proc/{}/ns/net", self.machine()?.pid()).into()), Ok::<_, Error>)?;
+        let path = made
+            .map_or_else(|| Ok(format!("/proc/{}/ns/net", self.machine()?.pid()).into()), Ok::<_, Error>)?;
         let file = std::fs::File::open(&path);
         Ok(file.map_err(Error::io(|| format!("open '{}'", path.display())))?.into())
     }

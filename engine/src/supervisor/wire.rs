@@ -74,6 +74,8 @@ pub(crate) enum Request {
         /// Also where something of it stays behind.
         force: bool,
     },
+    /// The container has another name now.
+    Rename(String),
     /// Its places in networks are to be what they were, after somebody took a part of them away.
     Mend,
     /// What of its places in networks is missing is the answer, as a failure.

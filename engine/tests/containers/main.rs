@@ -16,6 +16,7 @@ mod life;
 mod limits;
 mod logs;
 mod names;
+mod network_crash;
 mod networks;
 mod ports;
 mod power_cut;

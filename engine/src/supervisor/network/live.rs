@@ -68,6 +68,16 @@ impl Sandbox<'_> {
         crate::networks::all(rest.into_iter().filter_map(Result::err).collect())
     }
 
+    /// Has the container be known by another name in its networks.
+    pub(crate) fn rename(&mut self, name: String) -> Result<()> {
+        self.name = name;
+        for (_, record) in &mut self.members {
+            record.name.clone_from(&self.name);
+            self.networks.write_endpoint(record)?;
+        }
+        Ok(())
+    }
+
     /// The gateways among those that stand.
     fn elected(&self) -> Elected {
         self.elect(self.members.iter().map(|(network, _)| network))

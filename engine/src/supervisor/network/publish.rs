@@ -1,5 +1,6 @@
 //! The published ports of a container, and which of its networks they are on.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -13,10 +14,11 @@ use crate::ports::Reserved;
 impl Sandbox<'_> {
     /// Keeps the host's ports for a container that has a gateway in these families.
     pub(super) fn reserve(&self, families: Families) -> Result<Reserved> {
+        let known = OnceCell::new();
         let who = |port: &Port| {
             // Whose it is helps who reads the error; that it is taken is known already.
-            let (_, holder) = self.networks.publisher(&[*port]).ok().flatten()?;
-            Some(holder)
+            let known: &Vec<_> = known.get_or_init(|| self.networks.published().unwrap_or_default());
+            known.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())
         };
         Reserved::reserve(&self.published(), families, &who)
     }

@@ -1,0 +1,98 @@
+//! Endpoints whose supervisor is gone, and those whose supervisor lives and has to be asked.
+
+use std::collections::BTreeSet;
+
+use mica_core::network::NetworkId;
+
+use super::{EndpointRecord, NetworkReport, Networks};
+use crate::container::{Busy, Container};
+use crate::supervisor::wire::Request;
+use crate::{Error, Result};
+
+impl Networks {
+    /// Looks for endpoints of containers that do not run, and with `repair` takes them away.
+    pub(super) fn check_abandoned(&self, repair: bool, report: &mut NetworkReport) -> Result<()> {
+        for network in self.records()?.found {
+            for record in self.endpoints(&network.network.id)? {
+                let Some(_busy) = self.hold_abandoned(&record)? else { continue };
+                let text = format!(
+                    "endpoint of container '{}' in network '{}', which does not run",
+                    record.name,
+                    network.name()
+                );
+                match repair.then(|| self.end(&record)) {
+                    None => report.faults.push(format!("{text}; 'mica network check --repair' removes it")),
+                    Some(Ok(())) => report.done.push(format!("removed the {text}")),
+                    Some(Err(error)) => report.faults.push(format!("{text}: {error}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the endpoints of a network whose containers do not run.
+    pub(super) fn release_abandoned(&self, network: &NetworkId) -> Result<()> {
+        for record in self.endpoints(network)? {
+            if let Some(_busy) = self.hold_abandoned(&record)? {
+                self.end(&record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the supervisor of each container that is connected to something look at its endpoints, and with `repair` mend
+    /// them. A supervisor may wait for the lock of the networks: the caller does not hold it.
+    pub(super) fn check_supervised(&self, repair: bool, report: &mut NetworkReport) -> Result<()> {
+        let mut containers = BTreeSet::new();
+        for network in self.records()?.found {
+            let endpoints = self.endpoints(&network.network.id)?.into_iter();
+            containers
+                .extend(endpoints.filter(|record| record.outside.is_none()).map(|record| record.container));
+            if repair {
+                self.mend_outside(&network)?;
+            }
+        }
+        for id in containers {
+            // One that was removed meanwhile has nothing to be looked at.
+            let Ok(Some(container)) = Container::read(self.root.containers().join(id)) else { continue };
+            let Err(error) = ask(&container, &Request::CheckNetworks) else { continue };
+            let mended = repair && ask(&container, &Request::Mend).is_ok();
+            match mended.then(|| ask(&container, &Request::CheckNetworks)) {
+                None => report.faults.push(format!("container '{}': {error}", container.name())),
+                Some(Ok(())) => {
+                    report.done.push(format!("mended for container '{}': {error}", container.name()))
+                }
+                Some(Err(error)) => report.faults.push(format!("container '{}': {error}", container.name())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The lock of the container, if nobody looks after the endpoint; an empty one for a container that is gone.
+    fn hold_abandoned(&self, record: &EndpointRecord) -> Result<Option<Option<Busy>>> {
+        if record.outside.is_some() {
+            return Ok(None);
+        }
+        match Busy::try_take(&self.root.containers().join(&record.container), &record.name) {
+            Ok(busy) => Ok(busy.map(Some)),
+            Err(Error::NoSuch { .. }) => Ok(Some(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn end(&self, record: &EndpointRecord) -> Result<()> {
+        self.detach(record, None)?;
+        self.give_back(record)
+    }
+}
+
+/// A container that has just ended has nothing to say.
+fn ask(container: &Container, request: &Request) -> Result<()> {
+    match container.connect()? {
+        Some(supervisor) => match container.ask_over(&supervisor, request) {
+            Err(Error::Conflict(_)) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        },
+        None => Ok(()),
+    }
+}
