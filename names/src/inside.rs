@@ -31,7 +31,7 @@ pub(crate) struct Inside {
 #[derive(Debug)]
 pub(crate) enum Way {
     /// They are at a port that nobody wants, and what is sent to port 53 goes there.
-    Redirected { _lasts: Redirect },
+    Redirected(Redirect),
     /// They are at port 53, because of this.
     Bound(Error),
 }
@@ -56,7 +56,7 @@ pub(crate) fn open(namespace: BorrowedFd<'_>) -> Result<Inside> {
 fn listen() -> Result<Inside> {
     let ((udp, tcp), port) = anywhere()?;
     match Redirect::raise(ADDRESS, DNS, port) {
-        Ok(lasts) => Ok(Inside { udp, tcp, way: Way::Redirected { _lasts: lasts } }),
+        Ok(lasts) => Ok(Inside { udp, tcp, way: Way::Redirected(lasts) }),
         Err(why) => {
             let at = format!("listen at {ADDRESS}:{DNS}, for want of nftables ({why})");
             let (udp, tcp) = sockets(DNS).map_err(Error::io(|| at))?;

@@ -48,7 +48,7 @@ const FIRST: u64 = 3;
 /// [`holds_port`](Self::holds_port) says why.
 ///
 /// Everything of it is gone when it is dropped. Until then it keeps the namespace alive. Dropping it waits for a grace
-/// period of the kernel (12 ms, no work), because of its rules; so it comes after whatever somebody waits for.
+/// period of the kernel (12 ms, no work), because of its rules; where the namespace ends too, [`leave`](Self::leave) does not.
 #[derive(Debug)]
 pub struct Responder {
     view: View,
@@ -110,8 +110,16 @@ impl Responder {
     /// Why the container cannot bind port 53 of all its addresses; `None` where it can.
     pub fn holds_port(&self) -> Option<&Error> {
         match &self.way {
-            Way::Redirected { .. } => None,
+            Way::Redirected(_) => None,
             Way::Bound(why) => Some(why),
+        }
+    }
+
+    /// Ends the service together with the namespace: its rules are left there. Whoever keeps the namespace can start another
+    /// service in it. Linux before 6.9 has it wait all the same.
+    pub fn leave(self) {
+        if let Way::Redirected(redirect) = self.way {
+            redirect.leave();
         }
     }
 

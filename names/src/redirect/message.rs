@@ -7,8 +7,10 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_DESTROYTABLE: u16 = 26;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -19,6 +21,7 @@ const NLA_F_NESTED: u16 = 0x8000;
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_IPV4: u8 = 2;
 const NFT_TABLE_F_OWNER: u32 = 2;
+const NFT_TABLE_F_PERSIST: u32 = 4;
 const NF_INET_LOCAL_OUT: u32 = 3;
 const NF_ACCEPT: u32 = 1;
 /// Before connection tracking looks at a packet, which it does at -200.
@@ -58,11 +61,27 @@ impl Batch {
         batch
     }
 
-    /// A table of IPv4 that belongs to the socket by which this is sent.
+    /// A table of IPv4 that belongs to the socket by which this is sent, and goes with it.
     pub(super) fn owned_table(&mut self, name: &str) {
+        self.table(NFT_MSG_NEWTABLE, name, NFT_TABLE_F_OWNER);
+    }
+
+    /// A table of IPv4 that belongs to the socket by which this is sent, and is nobody's afterwards. It takes the place of
+    /// one that is nobody's.
+    pub(super) fn lasting_table(&mut self, name: &str) {
+        self.table(NFT_MSG_DESTROYTABLE, name, 0);
+        self.table(NFT_MSG_NEWTABLE, name, NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST);
+    }
+
+    /// There is such a table no more.
+    pub(super) fn no_table(&mut self, name: &str) {
+        self.table(NFT_MSG_DELTABLE, name, 0);
+    }
+
+    fn table(&mut self, kind: u16, name: &str, flags: u32) {
         let mut table = Attributes::default();
-        table.text(1, name).number(2, NFT_TABLE_F_OWNER);
-        self.request(NFT_MSG_NEWTABLE, &table);
+        table.text(1, name).number(2, flags);
+        self.request(kind, &table);
     }
 
     /// A chain that sees what the namespace sends, before tracking does.

@@ -1,7 +1,7 @@
 //! Where the server stands in the container, and that it is gone afterwards.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
@@ -82,7 +82,13 @@ END");
 #[test]
 fn without_its_table_it_holds_port_53_and_says_why() {
     on_a_host(|container| {
-        container.enter(|| run("nft add table ip mica-names"));
+        let mut other = container.enter(|| {
+            Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        });
+        let orders = b"add table ip mica-names { flags owner; }\nlist tables\n";
+        other.stdin.as_mut().unwrap().write_all(orders).unwrap();
+        let mut told = BufReader::new(other.stdout.take().unwrap()).lines();
+        assert!(told.any(|line| line.unwrap().ends_with("table ip mica-names")));
         let responder = Responder::start(container.as_fd(), view(WEB, &[])).unwrap();
         let why = responder.holds_port().unwrap().to_string();
         assert!(why.starts_with("redirect port 53 by nftables: "), "{why}");
@@ -92,6 +98,22 @@ fn without_its_table_it_holds_port_53_and_says_why() {
             assert_eq!(addresses(&ask_by_tcp("web.")), ["172.30.0.2"]);
             assert_eq!(UdpSocket::bind("0.0.0.0:53").unwrap_err().kind(), ErrorKind::AddrInUse);
             assert_eq!(TcpListener::bind("0.0.0.0:53").unwrap_err().kind(), ErrorKind::AddrInUse);
+        });
+        drop(other.stdin.take());
+        assert!(other.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn another_takes_the_place_of_one_that_left() {
+    on_a_host(|container| {
+        Responder::start(container.as_fd(), view(WEB, &[])).unwrap().leave();
+        let responder = Responder::start(container.as_fd(), view(WEB, &[])).unwrap();
+        assert!(responder.holds_port().is_none());
+        let _served = Served::serve(responder);
+        container.enter(|| {
+            assert_eq!(addresses(&ask("web.")), ["172.30.0.2"]);
+            assert_eq!(addresses(&ask_by_tcp("web.")), ["172.30.0.2"]);
         });
     });
 }
