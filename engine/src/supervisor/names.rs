@@ -22,7 +22,7 @@ use view::Circle;
 /// A network that the container is connected to, and its place there.
 pub(crate) type Member = (NetworkRecord, EndpointRecord);
 
-/// The names of a container that runs.
+/// The names of a container that runs. What is dropped ends together with the namespace.
 #[derive(Debug)]
 pub(crate) struct Names {
     record: Record,
@@ -114,6 +114,14 @@ impl Names {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.responder.leave();
         }
     }
 }
