@@ -192,6 +192,25 @@ fn a_name_leads_to_where_its_container_was_started_again() {
     });
 }
 
+#[test]
+fn a_container_that_is_renamed_while_it_runs_is_found_by_its_new_name_alone() {
+    once(|bed| {
+        bed.ok(&["network", "create", "shop"]);
+        bed.ok(&["network", "create", "later"]);
+        start(bed, "web", &["--network", "shop", "--network", "later"]);
+        start(bed, "db", &["--network", "shop"]);
+        bed.ok(&["rename", "db", "store"]);
+        let shop = addresses(bed, "store");
+        assert_eq!(lookup(bed, "web", "store"), shop);
+        assert_eq!(lookup(bed, "web", shop.first().unwrap()), BTreeSet::from(["store.shop".to_owned()]));
+        assert_eq!(lookup(bed, "web", "db.shop"), none());
+        bed.ok(&["network", "connect", "later", "store"]);
+        assert_eq!(lookup(bed, "web", "store"), addresses(bed, "store"));
+        let refused = bed.fails(1, &["network", "rm", "shop"]);
+        assert!(refused.contains("'store'") && !refused.contains("'db'"), "{refused}");
+    });
+}
+
 /// CVE-2024-29018: a query that is passed on carries data out of a network that has no other way out.
 #[test]
 fn a_container_of_internal_networks_alone_asks_nobody_outside() {
