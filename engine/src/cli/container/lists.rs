@@ -98,12 +98,23 @@ fn row(engine: &Engine, flags: &Ps, container: &Container, state: &State) -> Res
         human::ago(seconds(&record.created)),
         state.status.word().to_owned(),
         status(state),
-        if state.status.is_live() { ports::column(engine, container)? } else { String::new() },
+        published(engine, container, state),
         container.name().to_owned(),
         if wants_size { size(engine, container)? } else { String::new() },
         labels.collect::<Vec<_>>().join(","),
         record.driver.clone(),
     ])
+}
+
+/// Where they are published. What cannot be told of one container keeps no other from the list.
+fn published(engine: &Engine, container: &Container, state: &State) -> String {
+    if !state.status.is_live() {
+        return String::new();
+    }
+    ports::column(engine, container).unwrap_or_else(|error| {
+        print::warning(&error.to_string());
+        String::new()
+    })
 }
 
 /// The container's own files, and with those of its image.
