@@ -103,7 +103,7 @@ pub(crate) struct Remove {
 pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkCommand) -> Outcome {
     match command {
         NetworkVerb::Check(flags) => return check(engine, &flags),
-        NetworkVerb::Connect(flags) => connect::connect(engine, flags)?,
+        NetworkVerb::Connect(flags) => connect::connect(engine, &flags)?,
         NetworkVerb::Create(flags) => create::run(engine, flags)?,
         NetworkVerb::Disconnect(flags) => connect::disconnect(engine, &flags)?,
         NetworkVerb::Inspect(flags) => return inspect(engine, &flags),

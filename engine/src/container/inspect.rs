@@ -40,7 +40,7 @@ impl Engine {
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": Value::Null,
-            "HostConfig": host_config(record, networks.mode(&record.settings)),
+            "HostConfig": host_config(record, &networks.mode(&record.settings)),
             "GraphDriver": { "Data": self.graph_data(container, &state), "Name": record.driver },
             "Mounts": record.settings.mounts.iter().map(|mount| self.mount_object(mount)).collect::<Vec<_>>(),
             "Config": config(record),
@@ -123,7 +123,7 @@ fn cgroup_namespace(settings: &Settings) -> &'static str {
     }
 }
 
-fn host_config(record: &Record, network: String) -> Value {
+fn host_config(record: &Record, network: &str) -> Value {
     let settings = &record.settings;
     let limits = settings.log;
     let mut log = Map::new();

@@ -51,7 +51,7 @@ pub(crate) struct Disconnect {
 }
 
 /// Connects a container, which may run.
-pub(super) fn connect(engine: &Engine, flags: Connect) -> Result<()> {
+pub(super) fn connect(engine: &Engine, flags: &Connect) -> Result<()> {
     let mut wished = ConnectWish { mac: flags.mac, priority: flags.priority, ..ConnectWish::default() };
     let addresses = flags.ip.map(IpAddr::V4).into_iter().chain(flags.ip6.map(IpAddr::V6));
     addresses.into_iter().try_for_each(|address| wish::add(&mut wished, address))?;
