@@ -28,7 +28,7 @@ pub(crate) use relay::Relay;
 
 use crate::{Error, Result};
 use bind::{Held, Listener, Refused, Six};
-use choose::{Any, Stuck, choose};
+use choose::{Any, Stuck, choose, single};
 
 /// Where the host says which ports it gives to those who do not care, and which of them it does not.
 const ANY: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -138,9 +138,10 @@ fn take(
     host: Six,
     who: &dyn Fn(&Port) -> Option<String>,
 ) -> Result<std::result::Result<Held, u16>> {
+    let is_recorded = |number: &u16| who(&single(port, *number)).is_some();
     match bind::hold(port, host) {
-        Ok(_) if who(port).is_some() => Ok(Err(port.host().first())),
-        Ok(held) => Ok(Ok(held)),
+        Ok(held) if who(port).is_none() => Ok(Ok(held)),
+        Ok(_) => Ok(Err(port.host().ports().find(is_recorded).unwrap_or(port.host().first()))),
         Err(Refused { number, errno: Errno::ADDRINUSE }) => Ok(Err(number)),
         Err(Refused { number, errno }) => Err(unbound(port, number, errno)),
     }

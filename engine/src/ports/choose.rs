@@ -104,7 +104,7 @@ fn candidates(wish: &Publish, any: &Any) -> Box<dyn Iterator<Item = u16>> {
 }
 
 /// That one port, of a row of them.
-fn single(port: &Port, number: u16) -> Port {
+pub(super) fn single(port: &Port, number: u16) -> Port {
     let pair = port.pairs().find(|(host, _)| *host == number);
     let one = pair.and_then(|(host, container)| {
         let (host, container) = (PortRange::one(host).ok()?, PortRange::one(container).ok()?);

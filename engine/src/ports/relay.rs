@@ -56,6 +56,7 @@ const FIRST: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Relay {
     to: Vec<IpAddr>,
+    silence: Duration,
     events: OwnedFd,
     /// The listeners of TCP wait apart, so that all of them are left alone by one call.
     streams: Arrivals,
@@ -114,12 +115,13 @@ impl Relay {
         if reserved.listeners.is_empty() {
             return Ok(None);
         }
-        Self::at(reserved.listeners.clone(), to).map(Some).map_err(failed)
+        Self::at(reserved, to, SILENCE).map(Some).map_err(failed)
     }
 
-    fn at(listeners: Vec<Arc<Listener>>, to: &[IpAddr]) -> Result<Self, Errno> {
-        let (streams, datagrams) =
-            listeners.into_iter().partition(|listener| listener.protocol == Protocol::Tcp);
+    /// Clients of UDP that are silent for as long as `silence` are forgotten.
+    pub(super) fn at(reserved: &Reserved, to: &[IpAddr], silence: Duration) -> Result<Self, Errno> {
+        let listeners = reserved.listeners.iter().cloned();
+        let (streams, datagrams) = listeners.partition(|listener| listener.protocol == Protocol::Tcp);
         let (streams, datagrams) = (Arrivals::at(streams)?, Arrivals::at(datagrams)?);
         let events = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
@@ -130,6 +132,7 @@ impl Relay {
         }
         Ok(Self {
             to: to.to_vec(),
+            silence,
             events,
             streams,
             datagrams,
@@ -177,7 +180,10 @@ impl Relay {
 
     fn arrived(&mut self) -> Result<()> {
         for (_, listener) in self.streams.ready().map_err(failed)? {
-            while self.connections.len() < MOST_CONNECTIONS {
+            for _ in 0..MOST_AT_ONCE {
+                if self.connections.len() >= MOST_CONNECTIONS {
+                    return Ok(());
+                }
                 match accept_with(&listener.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                     Ok(client) => self.take(client, listener.to),
                     Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -249,7 +255,7 @@ impl Relay {
     /// Ends what is late, and waits for what is to come next.
     fn settle(&mut self) -> Result<()> {
         let now = Instant::now();
-        self.sessions.retain(|session| session.last + SILENCE > now);
+        self.sessions.retain(|session| session.last + self.silence > now);
         self.paused = self.paused.filter(|until| *until > now);
         let takes = self.paused.is_none() && self.connections.len() < MOST_CONNECTIONS;
         if takes != self.is_taking {
@@ -266,7 +272,7 @@ impl Relay {
 
     /// Has the timer go off no later than something is late. It may go off too early: a session lives longer with each datagram.
     fn arm(&mut self) -> Result<(), Errno> {
-        let late = self.sessions.oldest().map(|last| last + SILENCE);
+        let late = self.sessions.oldest().map(|last| last + self.silence);
         let Some(next) = late.into_iter().chain(self.paused).min() else { return Ok(()) };
         if self.armed.is_some_and(|armed| armed <= next) {
             return Ok(());

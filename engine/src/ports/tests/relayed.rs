@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
@@ -50,6 +51,13 @@ fn serve(mut relay: Relay, over: &AtomicBool) {
 /// Has a relay do all that it has to do now.
 fn until_idle(relay: &mut Relay) {
     while is_ready(&relay.as_fd(), PollFlags::IN, Duration::from_millis(5)) {
+        relay.turn().unwrap();
+    }
+}
+
+/// Has a relay work until this has heard of it.
+fn until_ready(relay: &mut Relay, server: &impl AsFd) {
+    while !is_ready(server, PollFlags::IN, Duration::from_millis(1)) {
         relay.turn().unwrap();
     }
 }
@@ -138,6 +146,43 @@ fn a_slow_reader_gets_all_and_holds_off_whoever_writes() {
     });
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Whoever ends first, and however what is said is cut.
+    #[test]
+    fn each_side_hears_all_that_the_other_says(
+        question in prop::collection::vec(1_usize..200_000, 0..6),
+        answer in prop::collection::vec(1_usize..200_000, 0..6),
+        client_waits: bool,
+    ) {
+        on_a_host(|| {
+            relayed(&["8080:80"], &[CONTAINER], || {
+                let server = container(80);
+                let client = client();
+                let (taken, _) = server.accept().unwrap();
+                let (first, second) = if client_waits { (&taken, &client) } else { (&client, &taken) };
+                let (heard, replied) = thread::scope(|scope| {
+                    let talk = scope.spawn(|| say(first, &question));
+                    let heard = scope.spawn(|| said(first));
+                    // The second one says something only when the first has said all.
+                    let question = said(second);
+                    talk.join().unwrap();
+                    say(second, &answer);
+                    (question, heard.join().unwrap())
+                });
+                assert_eq!((heard.len(), replied.len()), (question.iter().sum(), answer.iter().sum()));
+                assert!(heard.iter().chain(&replied).all(|byte| *byte == 7));
+            });
+        });
+    }
+}
+
+/// Says this many bytes at a time, and then no more.
+fn say(mut stream: &TcpStream, lengths: &[usize]) {
+    lengths.iter().for_each(|length| stream.write_all(&vec![7; *length]).unwrap());
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
 #[test]
 fn each_port_of_a_row_leads_to_its_own() {
     on_a_host(|| {
@@ -200,9 +245,7 @@ fn more_clients_than_are_served_wait_for_their_turn() {
         let mut served = Vec::new();
         for _ in 0..256 {
             let client = client();
-            while !is_ready(&server, PollFlags::IN, Duration::from_millis(1)) {
-                relay.turn().unwrap();
-            }
+            until_ready(&mut relay, &server);
             served.push((client, server.accept().unwrap()));
         }
         let waiting = client();
@@ -240,6 +283,24 @@ fn clients_of_udp_get_their_own_answers_and_the_latest_are_remembered() {
             let (length, from) = server.recv_from(&mut buffer).unwrap();
             assert_eq!((&buffer[..length], from == seen[0]), (&b"again"[..], false));
         });
+    });
+}
+
+#[test]
+fn a_client_of_udp_that_was_silent_for_long_is_forgotten() {
+    on_a_host(|| {
+        let reserved = reserve(&["8080:80/udp"]).unwrap();
+        let mut relay = Relay::at(&reserved, &ips(&[CONTAINER]), Duration::from_millis(20)).unwrap();
+        let (server, client) = (udp(&format!("{CONTAINER}:80")), udp("[::1]:0"));
+        let heard_from = |relay: &mut Relay| {
+            client.send_to(b"x", "[::1]:8080").unwrap();
+            until_ready(relay, &server);
+            server.recv_from(&mut [0; 8]).unwrap().1
+        };
+        let first = heard_from(&mut relay);
+        assert!(is_ready(&relay.as_fd(), PollFlags::IN, Duration::from_secs(20)), "nothing wakes it");
+        relay.turn().unwrap();
+        assert_ne!(heard_from(&mut relay), first);
     });
 }
 

@@ -103,6 +103,8 @@ fn the_container_that_has_a_port_is_named_whether_it_binds_it_or_not() {
         );
         let _held = reserve(&["8080:80"]).unwrap();
         assert_eq!(reserve_beside(&["127.0.0.1:8080:81"], &who).unwrap_err().to_string(), not_bound);
+        let row = reserve_beside(&["8070-8089:70-89"], &who).unwrap_err().to_string();
+        assert!(row.contains("0.0.0.0:8080/tcp failed: port is already allocated"), "{row}");
         let reserved = reserve_beside(&["8080-8081:80"], &who).unwrap();
         assert_eq!(texts(reserved.ports()), ["8081:80/tcp"]);
     });
