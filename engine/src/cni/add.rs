@@ -1,6 +1,5 @@
 //! `ADD`: a container is connected.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -74,7 +73,10 @@ fn record(
     let gateway = if config.is_default_gateway { network.network.routes } else { Families::NONE };
     let reserved = reserve(networks, config, gateway)?;
     let lease = match networks.driver(&network.driver)?.capabilities().addressing {
-        Addressing::Engine => Some(networks.lease(network, id, &wishes.addresses, &BTreeSet::new())?),
+        Addressing::Engine => {
+            let promised = networks.promised(&network.network.id)?;
+            Some(networks.lease(network, id, &wishes.addresses, &promised)?)
+        }
         _ => None,
     };
     let addresses = lease.as_ref().map_or_else(|| wishes.addresses.clone(), |lease| lease.addresses.clone());
@@ -90,7 +92,7 @@ fn record(
     let record = EndpointRecord {
         network: network.network.id,
         container: place.key(),
-        name: place.container.clone(),
+        name: wishes.name.clone().unwrap_or_else(|| place.container.clone()),
         aliases: wishes.aliases.clone(),
         hostname: String::new(),
         endpoint,

@@ -59,7 +59,7 @@ fn call(verb: &str, input: &[u8]) -> Answer {
     run(base, &variable, &mut &input[..])
 }
 
-fn read(fields: Value, verb: &str) -> Result<Config, (Code, String)> {
+fn read(fields: &Value, verb: &str) -> Result<Config, (Code, String)> {
     let variable = |name: &str| match name {
         "CNI_COMMAND" => Some(verb.into()),
         _ => Some("x".into()),
@@ -146,7 +146,7 @@ proptest! {
         }
         if QUIET.contains(&verb) {
             check_answer(verb, &call(verb, config.to_string().as_bytes()))?;
-        } else if let Err((_, text)) = read(config, verb) {
+        } else if let Err((_, text)) = read(&config, verb) {
             prop_assert!(!text.is_empty());
         }
     }
@@ -156,7 +156,7 @@ proptest! {
         prop_assume!(!FIELDS.contains(&name.as_str()) && !["root", "capabilities"].contains(&name.as_str()));
         let mut config = json!({ "name": "pods" });
         config[&name] = json!(value);
-        let (code, text) = read(config, "STATUS").unwrap_err();
+        let (code, text) = read(&config, "STATUS").unwrap_err();
         prop_assert_eq!(code, Code::Field);
         prop_assert!(text.contains(&format!("'{name}'")) && text.contains(&value), "{}", text);
     }
@@ -188,7 +188,7 @@ fn what_is_configured_is_what_a_network_is_made_of() {
         "ipMasq": false,
         "options": { "mtu": 1400, "icc": false, "name": "pods0" },
     });
-    let network = read(config, "STATUS").unwrap().network();
+    let network = read(&config, "STATUS").unwrap().network();
     let options = [("icc", "false"), ("masquerade", "false"), ("mtu", "1400"), ("name", "pods0")];
     assert_eq!(network.options, options.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     assert_eq!(
@@ -207,7 +207,7 @@ fn what_is_configured_is_what_a_network_is_made_of() {
 fn aliases_may_be_told_for_each_network_by_its_name() {
     let aliases = |said: Value| {
         let config = json!({ "name": "pods", "runtimeConfig": { "aliases": said } });
-        read(config, "ADD").map(|config| config.wishes.aliases)
+        read(&config, "ADD").map(|config| config.wishes.aliases)
     };
     assert_eq!(aliases(json!(["a", "b"])).unwrap(), ["a", "b"]);
     assert_eq!(aliases(json!({ "pods": ["a"], "other": ["b"] })).unwrap(), ["a"]);

@@ -18,6 +18,8 @@ pub(super) struct EndpointWishes {
     pub(super) addresses: Vec<IpAddr>,
     /// The hardware address that it is to have.
     pub(super) mac: Option<Mac>,
+    /// What the container is called, where that is told: kubelets and podman do.
+    pub(super) name: Option<String>,
     /// What else the container is called.
     pub(super) aliases: Vec<String>,
     /// What is published of it.
@@ -81,10 +83,7 @@ impl EndpointWishes {
     pub(super) fn read(fields: &mut Fields, call: &Call, network: &str) -> Result<Self, Refusal> {
         let runtime: RuntimeConfig = fields.take("runtimeConfig")?.unwrap_or_default();
         let structured: Arguments = fields.take("args")?.unwrap_or_default();
-        let arguments = match call {
-            Call::Add { arguments, .. } => arguments,
-            _ => return Ok(Self::default()),
-        };
+        let Call::Add { arguments, .. } = call else { return Ok(Self::default()) };
         let flat = || argument(arguments, "IP").map(|ips| ips.split(',').map(str::to_owned).collect());
         let ips: Vec<String> = runtime.ips.or(structured.cni.ips).or_else(flat).unwrap_or_default();
         let mac = argument(arguments, "MAC").map(str::parse).transpose();
@@ -93,6 +92,7 @@ impl EndpointWishes {
         Ok(Self {
             addresses: ips.iter().map(|ip| address(ip)).collect::<Result<_, _>>()?,
             mac: runtime.mac.or(mac),
+            name: argument(arguments, "K8S_POD_NAME").filter(|name| is_name(name)).map(str::to_owned),
             aliases: runtime.aliases.map_or_else(|| Ok(Vec::new()), |aliases| aliases.of(network))?,
             publish: publish.iter().map(PortMapping::publish).collect::<Result<_, _>>()?,
             dns: runtime.dns,
@@ -142,11 +142,17 @@ impl Aliases {
             Self::Here(names) => names,
             Self::ByNetwork(mut named) => named.remove(network).unwrap_or_default(),
         };
-        for name in &names {
-            name.parse::<HostName>().map_err(|why| Refusal::config(format!("'aliases': {why}")))?;
+        match names.iter().find(|name| !is_name(name)) {
+            Some(name) => {
+                Err(Refusal::config(format!("'aliases': '{}' is no host's name", name.escape_debug())))
+            }
+            None => Ok(names),
         }
-        Ok(names)
     }
+}
+
+fn is_name(text: &str) -> bool {
+    text.parse::<HostName>().is_ok()
 }
 
 /// An address, with or without a prefix: that of the network holds.

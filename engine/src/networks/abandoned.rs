@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use mica_core::network::NetworkId;
-
 use super::{EndpointRecord, NetworkReport, Networks};
 use crate::container::{Busy, Container};
 use crate::supervisor::wire::Request;
@@ -30,27 +28,29 @@ impl Networks {
         Ok(())
     }
 
-    /// Takes away the endpoints of a network whose containers do not run.
-    pub(super) fn release_abandoned(&self, network: &NetworkId) -> Result<()> {
-        for record in self.endpoints(network)? {
-            if let Some(_busy) = self.hold_abandoned(&record)? {
-                self.end(&record)?;
+    /// Takes away the endpoints of containers that do not run. Answers whether there were any.
+    pub(crate) fn release_abandoned(&self) -> Result<bool> {
+        let mut any = false;
+        for network in self.records()?.found {
+            for record in self.endpoints(&network.network.id)? {
+                if let Some(_busy) = self.hold_abandoned(&record)? {
+                    self.end(&record)?;
+                    any = true;
+                }
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Has the supervisor of each container that is connected to something look at its endpoints, and with `repair` mend
     /// them. A supervisor may wait for the lock of the networks: the caller does not hold it.
     pub(super) fn check_supervised(&self, repair: bool, report: &mut NetworkReport) -> Result<()> {
+        self.check_outside(repair, report)?;
         let mut containers = BTreeSet::new();
         for network in self.records()?.found {
             let endpoints = self.endpoints(&network.network.id)?.into_iter();
             containers
                 .extend(endpoints.filter(|record| record.outside.is_none()).map(|record| record.container));
-            if repair {
-                self.mend_outside(&network)?;
-            }
         }
         for id in containers {
             // One that was removed meanwhile has nothing to be looked at.

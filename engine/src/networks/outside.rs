@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::containers::all;
 use super::record::MAX_RECORD;
-use super::{EndpointRecord, NetworkRecord, Networks};
+use super::{EndpointRecord, NetworkRecord, NetworkReport, Networks};
 use crate::lock::{Lock, Passing};
 use crate::{Error, Result, root};
 
@@ -144,20 +144,68 @@ impl Networks {
 
     /// Gives the endpoints outside what they lack after [`up`](Self::up) had to rebuild their network.
     pub(crate) fn mend_outside(&self, network: &NetworkRecord) -> Result<()> {
-        let driver = self.driver(&network.driver)?;
+        self.each_outside(network, &mut |record, namespace| match (record.attachment.is_some(), namespace) {
+            (true, Some(namespace)) => self.mend_one(network, record, &namespace),
+            _ => Ok(()),
+        })
+    }
+
+    /// Compares the endpoints outside with the kernel. With `repair` they are mended, and those taken away whose namespace is
+    /// gone, or whose making was not ended.
+    pub(super) fn check_outside(&self, repair: bool, report: &mut NetworkReport) -> Result<()> {
+        for network in self.records()?.found {
+            let driver = self.driver(&network.driver)?;
+            self.each_outside(&network, &mut |record, namespace| {
+                let container = format!("container '{}' in network '{}'", record.name, network.name());
+                let (Some(was), Some(namespace)) = (&record.attachment, &namespace) else {
+                    let text =
+                        format!("endpoint of {container}, of another runtime, whose namespace is gone");
+                    let taken = repair.then(|| self.take_away(&record, namespace.as_ref().map(AsFd::as_fd)));
+                    tell(report, &text, &format!("removed the {text}"), taken);
+                    return Ok(());
+                };
+                let check = || driver.check(&network.network, &record.endpoint, was, namespace.as_fd());
+                let Err(error) = check() else { return Ok(()) };
+                let mend = || self.mend_one(&network, record.clone(), namespace).and_then(|()| Ok(check()?));
+                let done = format!("mended for {container}: {error}");
+                tell(report, &format!("{container}: {error}"), &done, repair.then(mend));
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Goes through the endpoints outside at which nobody is just now, each with its namespace, if that is still there.
+    fn each_outside(
+        &self,
+        network: &NetworkRecord,
+        work: &mut dyn FnMut(EndpointRecord, Option<File>) -> Result<()>,
+    ) -> Result<()> {
         let endpoints = self.endpoints(&network.network.id)?.into_iter();
         for EndpointRecord { container, .. } in endpoints.filter(|record| record.outside.is_some()) {
-            // Who is at one just now has a look at all of it.
             let Some(turn) = Lock::now(&self.run_directory("turns")?.join(&container))? else { continue };
-            if let Some(mut record) = self.endpoint(&network.network.id, &container)?
-                && let Some(was) = record.attachment.take()
-                && let Some(namespace) = record.outside.as_ref().and_then(Outside::reopen)
-            {
-                let now = driver.update(&network.network, &was, &record.endpoint, namespace.as_fd())?;
-                self.write_endpoint(&EndpointRecord { attachment: Some(now), ..record })?;
+            if let Some(record) = self.endpoint(&network.network.id, &container)? {
+                let namespace = record.outside.as_ref().and_then(Outside::reopen);
+                work(record, namespace)?;
             }
             turn.remove()?;
         }
         Ok(())
+    }
+
+    fn mend_one(&self, network: &NetworkRecord, record: EndpointRecord, namespace: &File) -> Result<()> {
+        let Some(was) = &record.attachment else { return Ok(()) };
+        let driver = self.driver(&network.driver)?;
+        let now = driver.update(&network.network, was, &record.endpoint, namespace.as_fd())?;
+        self.write_endpoint(&EndpointRecord { attachment: Some(now), ..record })
+    }
+}
+
+/// Tells of a fault, or what became of it where a repair was tried.
+fn tell(report: &mut NetworkReport, fault: &str, done: &str, repair: Option<Result<()>>) {
+    match repair {
+        None => report.faults.push(format!("{fault}; 'mica network check --repair' mends it")),
+        Some(Ok(())) => report.done.push(done.to_owned()),
+        Some(Err(error)) => report.faults.push(format!("{fault}: {error}")),
     }
 }

@@ -285,6 +285,8 @@ fn what_a_runtime_wishes_for_one_container_it_gets() {
     let result: Value = serde_json::from_str(&answer.out).unwrap();
     assert_eq!(result["ips"][0]["address"], "10.22.0.78/24");
     assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:22:02");
+    let connected = runtime.host.inspect("pods")["Containers"].clone();
+    assert_eq!([&connected["one,eth0"]["Name"], &connected["other,eth0"]["Name"]], ["one", "x"]);
 }
 
 #[test]
@@ -459,6 +461,28 @@ fn what_the_runtime_forgot_is_collected() {
     let answer = runtime.call("GC", None, &runtime.config(json!({ "cni.dev/valid-attachments": [] })));
     assert_eq!(answer.status, Some(0), "{answer:?}");
     assert_eq!(pods[0].ip("-o link").lines().count(), 1);
+}
+
+#[test]
+fn what_a_runtime_never_disconnects_is_removed_by_a_repair() {
+    let runtime = Runtime::new();
+    let (kept, mut lost) = (Pod::new("kept"), Pod::new("lost"));
+    let config = runtime.config(json!({}));
+    runtime.add(&kept, &config);
+    let before = runtime.state();
+    runtime.add(&lost, &config);
+    assert_eq!(runtime.host.ok(&["network", "check"]), "nothing to do\n");
+    drop(lost.namespace.take());
+    let text = runtime.host.fails(&["network", "check"]);
+    assert!(text.contains("container 'lost'") && text.contains("namespace is gone"), "{text}");
+    let text = runtime.host.ok(&["network", "check", "--repair"]);
+    assert!(text.contains("removed the endpoint of container 'lost'"), "{text}");
+    assert_eq!(runtime.state(), before);
+    assert_eq!(runtime.host.run(Command::new("nft").args(["flush", "ruleset"])).status, Some(0));
+    assert!(runtime.host.mica(&["network", "check"]).err.contains("container 'kept'"));
+    runtime.host.ok(&["network", "check", "--repair"]);
+    assert_eq!(runtime.host.ok(&["network", "check"]), "nothing to do\n");
+    assert_eq!(runtime.state(), before);
 }
 
 #[test]
