@@ -38,11 +38,7 @@ impl Redirect {
     pub(crate) fn raise(address: Ipv4Addr, from: u16, to: u16) -> Result<Self> {
         let order = |lasts| {
             let mut batch = Batch::new();
-            if lasts {
-                batch.lasting_table(TABLE)
-            } else {
-                batch.owned_table(TABLE)
-            }
+            batch.table_of_ours(TABLE, lasts);
             rules(&mut batch, address, from, to);
             let owner = socket()?;
             fulfil(&owner, batch)?;

@@ -61,16 +61,14 @@ impl Batch {
         batch
     }
 
-    /// A table of IPv4 that belongs to the socket by which this is sent, and goes with it.
-    pub(super) fn owned_table(&mut self, name: &str) {
-        self.table(NFT_MSG_NEWTABLE, name, NFT_TABLE_F_OWNER);
-    }
-
-    /// A table of IPv4 that belongs to the socket by which this is sent, and is nobody's afterwards. It takes the place of
-    /// one that is nobody's.
-    pub(super) fn lasting_table(&mut self, name: &str) {
-        self.table(NFT_MSG_DESTROYTABLE, name, 0);
-        self.table(NFT_MSG_NEWTABLE, name, NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST);
+    /// A table of IPv4 that belongs to the socket by which this is sent. One that `lasts` is nobody's after that socket was
+    /// closed, and takes the place of one that is nobody's; any other goes with the socket.
+    pub(super) fn table_of_ours(&mut self, name: &str, lasts: bool) {
+        if lasts {
+            self.table(NFT_MSG_DESTROYTABLE, name, 0);
+        }
+        let persist = if lasts { NFT_TABLE_F_PERSIST } else { 0 };
+        self.table(NFT_MSG_NEWTABLE, name, NFT_TABLE_F_OWNER | persist);
     }
 
     /// There is such a table no more.
