@@ -83,7 +83,7 @@ impl Networks {
     /// The networks of this root, without the rest of an engine.
     pub fn open(root: Root, registry: Registry, firewall: Option<String>) -> Result<Self> {
         let owner = run::owner(&root)?;
-        let run = run::directory(&owner)?;
+        let run = run::directory(&root, &owner)?;
         crate::root::make_directory(&root.networks())
             .map_err(Error::io(|| format!("create '{}'", root.networks().display())))?;
         Ok(Self { root, owner, run, registry, firewall, opened: Mutex::default() })

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use mica_core::durable;
@@ -11,6 +12,8 @@ use crate::intent::random_id;
 use crate::{Error, Result, Root, root};
 
 const RUN: &str = "/run/mica";
+/// The link to the data root.
+const ROOT: &str = "root";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The id of the engine whose root this is; chosen when it is first asked for.
@@ -46,10 +49,29 @@ pub(super) fn made(root: &Root) -> String {
 }
 
 /// The directory for what does not outlive the host's run. What an earlier run left is removed, where `/run` keeps it.
-pub(super) fn directory(owner: &OwnerId) -> Result<PathBuf> {
+pub(super) fn directory(root: &Root, owner: &OwnerId) -> Result<PathBuf> {
     let boot = fs::read_to_string(BOOT_ID).map_err(Error::io(|| format!("read '{BOOT_ID}'")))?;
     let ours = Path::new(RUN).join(owner.to_string());
-    of_boot(&ours, boot.trim()).map_err(Error::io(|| format!("use '{}'", ours.display())))
+    let dir = of_boot(&ours, boot.trim());
+    dir.and_then(|dir| name_root(&ours, root.path()).map(|()| dir))
+        .map_err(Error::io(|| format!("use '{}'", ours.display())))
+}
+
+/// Says for people whose directory it is, by a link to the data root.
+fn name_root(ours: &Path, root: &Path) -> io::Result<()> {
+    let link = ours.join(ROOT);
+    if fs::read_link(&link).is_ok_and(|named| named == root) {
+        return Ok(());
+    }
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match symlink(root, &link) {
+        // Another command is at it, too.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
 }
 
 fn of_boot(ours: &Path, boot: &str) -> io::Result<PathBuf> {
@@ -57,7 +79,7 @@ fn of_boot(ours: &Path, boot: &str) -> io::Result<PathBuf> {
     root::make_directory(&dir)?;
     for entry in fs::read_dir(ours)? {
         let entry = entry?;
-        if entry.file_name() != boot {
+        if entry.file_name() != boot && entry.file_name() != ROOT {
             match fs::remove_dir_all(entry.path()) {
                 // Another command is at it, too.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -92,5 +114,16 @@ mod tests {
         assert!(!old.exists() && new.is_dir());
         fs::write(new.join("x"), "").unwrap();
         assert!(of_boot(dir.path(), "new").unwrap().join("x").exists());
+    }
+
+    #[test]
+    fn a_directory_says_whose_it_is_also_after_the_root_was_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = || fs::read_link(dir.path().join("root")).unwrap();
+        for root in ["/old", "/old", "/new"] {
+            name_root(dir.path(), Path::new(root)).unwrap();
+            of_boot(dir.path(), "boot").unwrap();
+            assert_eq!(named(), Path::new(root));
+        }
     }
 }
