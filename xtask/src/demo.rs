@@ -5,7 +5,7 @@ use crate::run::{self, cargo, command, is_root, output};
 use crate::setup::{self, For};
 use crate::{Result, rootfs};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -127,8 +127,13 @@ impl Mica {
 
 impl Drop for Mica {
     fn drop(&mut self) {
-        if let Err(error) = run::remove_tree(&self.root) {
-            eprintln!("xtask: {error}");
+        // What its networks have below /run is there under the root's name in the kernel.
+        let owner = fs::read_to_string(self.root.join("owner"));
+        let kept = owner.map(|owner| Path::new("/run/mica").join(owner.trim()));
+        for tree in [kept.as_deref().ok(), Some(&self.root)].into_iter().flatten() {
+            if let Err(error) = run::remove_tree(tree) {
+                eprintln!("xtask: {error}");
+            }
         }
     }
 }

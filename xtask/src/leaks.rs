@@ -1,8 +1,8 @@
 //! What a run of tests may leave behind on the host, seen before and after.
 //!
 //! The host does other work meanwhile, perhaps another run of the same tests. So a thing counts as this run's only if
-//! it leads to this run's directory: a mount there, a loop device on a file there, a process that was told of it or
-//! has its root there.
+//! it leads to this run's directory: a mount there, a loop device on a file there, what networks keep below `/run` for a
+//! data root there, a process that was told of it or has its root there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,10 @@ impl Snapshot {
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mut things = BTreeMap::new();
         let mounts = mountinfo.lines().filter(|line| leads_to(line, scratch)).filter_map(mount);
-        let named = mounts.chain(loops(scratch)).chain(abandoned_groups(Path::new("/sys/fs/cgroup")));
+        let named = mounts
+            .chain(loops(scratch))
+            .chain(runs(Path::new("/run/mica"), scratch))
+            .chain(abandoned_groups(Path::new("/sys/fs/cgroup")));
         things.extend(named.map(|thing| (thing, String::new())));
         for pid in names(Path::new("/proc")).iter().filter_map(|name| name.parse().ok()) {
             things.extend(process(pid, scratch));
@@ -97,6 +100,16 @@ fn loops(dir: &Path) -> Vec<String> {
         leads_to(&file, dir).then(|| format!("loop device {name} on {}", file.trim()))
     });
     backed.collect()
+}
+
+/// What networks keep for data roots in a directory: each names its root by a link.
+fn runs(run: &Path, scratch: &Path) -> Vec<String> {
+    let owners = names(run).into_iter().map(|owner| run.join(owner));
+    let of_scratch = owners.filter_map(|dir| {
+        let root = fs::read_link(dir.join("root")).ok().filter(|root| root.starts_with(scratch))?;
+        Some(format!("{} of the data root {}", dir.display(), root.display()))
+    });
+    of_scratch.collect()
 }
 
 /// Control groups with `mica` in their name, in whatever hierarchy, that hold no process: those of another run do.
@@ -243,6 +256,18 @@ mod tests {
         let dir = place.0.clone();
         drop(place);
         assert!(!seen(&dir));
+    }
+
+    #[test]
+    fn what_networks_keep_for_a_data_root_of_this_run_is_seen() {
+        let run = Mounted(std::env::temp_dir().join(format!("runs.{}", std::process::id())));
+        for (owner, root) in [("ours", "/var/tmp/mica-test.5/a/root"), ("others", "/var/tmp/mica-test.55/a")]
+        {
+            fs::create_dir_all(run.0.join(owner)).unwrap();
+            std::os::unix::fs::symlink(root, run.0.join(owner).join("root")).unwrap();
+        }
+        let told = format!("{} of the data root /var/tmp/mica-test.5/a/root", run.0.join("ours").display());
+        assert_eq!(runs(&run.0, Path::new(SCRATCH)), [told]);
     }
 
     #[test]

@@ -15,4 +15,6 @@ mod dockerd;
 mod home;
 mod images;
 mod refused;
+#[path = "../common/run.rs"]
+mod run;
 mod untar;

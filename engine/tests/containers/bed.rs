@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
 
+use crate::run;
+
 pub(crate) const MICA: &str = env!("CARGO_BIN_EXE_mica");
 
 /// Somewhere containers run.
@@ -266,6 +268,7 @@ impl Drop for Bed {
             let ids = self.run(&["ps", "-aq"]).out;
             ids.lines().for_each(|id| drop(self.run(&["rm", "-f", id])));
         }
+        run::clear(&self.root());
     }
 }
 

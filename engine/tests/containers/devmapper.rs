@@ -76,7 +76,11 @@ const CHANGES: &str = "echo new > /etc/new; echo more >> /srv/page; rm /bin/stat
 fn what_a_container_changed_is_what_it_is_on_any_driver() {
     on_a_pool(|bed| {
         let on = |driver: &str| {
-            with_driver(bed, driver, &["run", "--name", driver, "busybox", "sh", "-c", CHANGES]);
+            with_driver(
+                bed,
+                driver,
+                &["run", "--network=none", "--name", driver, "busybox", "sh", "-c", CHANGES],
+            );
             let changes = with_driver(bed, driver, &["diff", driver]);
             let image = with_driver(bed, driver, &["commit", driver]);
             let image = String::from_utf8(image).unwrap();
@@ -96,7 +100,11 @@ fn an_image_goes_from_driver_to_driver_and_comes_out_as_it_went_in() {
         bed.ok(&["commit", "c", "two"]);
         let saved = with_driver(bed, "devmapper", &["save", "two"]);
         for driver in ["vfs", "devmapper"] {
-            assert_eq!(with_driver(bed, driver, &["run", "--rm", "two", "cat", "/new"]), b"hi\n", "{driver}");
+            assert_eq!(
+                with_driver(bed, driver, &["run", "--rm", "--network=none", "two", "cat", "/new"]),
+                b"hi\n",
+                "{driver}"
+            );
         }
         bed.assert_consistent();
         let file = bed.file("two.tar", &saved);

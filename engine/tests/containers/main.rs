@@ -20,6 +20,8 @@ mod network_crash;
 mod networks;
 mod ports;
 mod power_cut;
+#[path = "../common/run.rs"]
+mod run;
 mod runtimes;
 mod served;
 mod sys;

@@ -8,12 +8,20 @@ use std::process::{Command, Output, Stdio};
 use mica_conformance::network::enter_new;
 use tempfile::TempDir;
 
+use crate::run;
+
 pub(crate) const MICA: &str = env!("CARGO_BIN_EXE_mica");
 
 /// A scratch directory with a data root in it.
 pub(crate) struct Home {
     pub(crate) dir: TempDir,
     root: PathBuf,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        run::clear(&self.root);
+    }
 }
 
 /// What a command answered.

@@ -12,3 +12,5 @@ mod home;
 mod interop;
 mod life;
 mod load;
+#[path = "../common/run.rs"]
+mod run;

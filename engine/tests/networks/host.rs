@@ -11,6 +11,8 @@ use mica_engine::{Config, Engine, drivers};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::run;
+
 /// A network namespace that plays the host.
 pub(crate) struct Host {
     dir: TempDir,
@@ -124,8 +126,6 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Ok(owner) = fs::read_to_string(self.root().join("owner")) {
-            let _ = fs::remove_dir_all(Path::new("/run/mica").join(owner.trim()));
-        }
+        run::clear(&self.root());
     }
 }

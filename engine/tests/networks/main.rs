@@ -7,3 +7,5 @@ mod crash;
 mod host;
 mod life;
 mod refused;
+#[path = "../common/run.rs"]
+mod run;

@@ -49,6 +49,10 @@ fn a_container_runs_on_the_added_driver_and_its_changes_are_found() {
     hello(root, &["rm", "w"]);
     hello(root, &["rmi", "busybox"]);
     assert_eq!(fs::read_dir(root.join("storage/hello/layers")).unwrap().count(), 0);
+    // What is kept of networks until the host is started again is not in the root.
+    if let Ok(owner) = fs::read_to_string(root.join("owner")) {
+        fs::remove_dir_all(Path::new("/run/mica").join(owner.trim())).unwrap();
+    }
 }
 
 #[test]
