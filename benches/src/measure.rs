@@ -10,7 +10,7 @@ use nix::time::ClockId;
 use serde::Serialize;
 
 use crate::Result;
-use crate::rows::{Row, Work};
+use crate::rows::{Contender, Row, Work};
 use crate::sys::{self, Used};
 
 /// What one run cost.
@@ -38,24 +38,31 @@ pub(crate) fn row(mut row: Row<'_>, turns: usize) -> Result<Measured> {
         row.contenders.iter().map(|contender| (contender.name.clone(), Vec::new())).collect();
     // The first turn warms caches and is not counted.
     for turn in 0..=turns {
-        for (contender, (name, samples)) in row.contenders.iter_mut().zip(&mut samples) {
-            let at = |error: String| format!("{} of {}: {error}", name, row.name);
-            (contender.before)().map_err(at)?;
-            let beside = (contender.beside)().map_err(at)?;
-            let sample = match &mut contender.work {
-                Work::Command(command) => run_with(&mut command(), &contender.input),
-                Work::Call(work) => call(work),
-            };
-            let sample = sample.map_err(at)?;
-            let beside = (contender.beside)().map_err(at)? - beside;
-            let sample = Sample { cpu: sample.cpu + beside as f64, ..sample };
-            (contender.after)().map_err(at)?;
+        let mut order: Vec<_> = row.contenders.iter_mut().zip(&mut samples).collect();
+        // What one leaves behind is not always the same one's to find.
+        if turn % 2 == 0 {
+            order.reverse();
+        }
+        for (contender, (name, samples)) in order {
+            let sample = sample(contender).map_err(|e| format!("{name} of {}: {e}", row.name))?;
             if turn > 0 {
                 samples.push(sample);
             }
         }
     }
     Ok(Measured { name: row.name, bounds: row.bounds, contenders: samples })
+}
+
+fn sample(contender: &mut Contender<'_>) -> Result<Sample> {
+    (contender.before)()?;
+    let beside = (contender.beside)()?;
+    let sample = match &mut contender.work {
+        Work::Command(command) => run_with(&mut command(), &contender.input),
+        Work::Call(work) => call(work),
+    }?;
+    let beside = (contender.beside)()? - beside;
+    (contender.after)()?;
+    Ok(Sample { cpu: sample.cpu + beside as f64, ..sample })
 }
 
 /// Runs a command to the end of everything that it started. This process inherits what loses its parent, so that a

@@ -116,7 +116,7 @@ impl Median {
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let count = values.len() as f64;
-        let outside = (count / 2.0 - 0.98 * count.sqrt()).floor();
+        let outside = (count.midpoint(1.0) - 0.98 * count.sqrt()).floor();
         let interval = (outside >= 1.0).then(|| {
             let outside = outside as usize;
             (values[outside - 1], values[values.len() - outside])
@@ -142,8 +142,8 @@ impl Spread {
     fn of(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> Self {
         let mut values: Vec<f64> = samples.iter().map(|sample| value(sample) / 1000.0).collect();
         values.sort_by(f64::total_cmp);
-        let at = |index: Option<&f64>| index.copied().unwrap_or(f64::NAN);
-        Self { least: at(values.first()), median: middle(&values), most: at(values.last()) }
+        let or_none = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
+        Self { least: or_none(values.first()), median: middle(&values), most: or_none(values.last()) }
     }
 
     fn range(&self) -> String {
@@ -159,4 +159,50 @@ fn shown(milliseconds: f64) -> String {
         _ => 1,
     };
     format!("{milliseconds:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a contender that took so long in each turn, beside one that took 100.
+    fn speed(walls: &[f64]) -> String {
+        let samples = |walls: &[f64]| walls.iter().map(|&wall| Sample { cpu: 0.0, wall, rss: 0 }).collect();
+        let bound = Bound::Speed { of: "one", against: "other", least: 0.97, width: 0.06 };
+        let other = vec![100.0; walls.len()];
+        let contenders = vec![("one".to_owned(), samples(walls)), ("other".to_owned(), samples(&other))];
+        verdict(&Measured { name: "row", bounds: Vec::new(), contenders }, &bound)
+    }
+
+    #[test]
+    fn a_speed_is_judged_by_where_the_median_of_all_turns_can_be() {
+        let ends = |walls: &[f64], end: &str| {
+            let verdict = speed(walls);
+            assert!(verdict.ends_with(end), "{verdict}");
+        };
+        let around =
+            |middle: f64| -> Vec<f64> { (0..41).map(|n| middle + f64::from(n - 20) / 10.0).collect() };
+        ends(&around(100.0), "kept");
+        ends(&around(103.0), "kept");
+        ends(&around(110.0), "MISSED");
+        ends(&around(90.0), "kept");
+        let wild: Vec<f64> = (0..41).map(|n| if n % 2 == 0 { 80.0 } else { 120.0 }).collect();
+        ends(&wild, "not resolved");
+        ends(&[100.0; 5], "not resolved by so few rounds");
+        // One turn in which the machine did something else says nothing.
+        ends(&[&around(100.0)[..], &[9000.0]].concat(), "kept");
+    }
+
+    #[test]
+    fn the_interval_of_a_median_is_that_of_the_sign_test() {
+        let values: Vec<f64> = (1..=25).map(f64::from).collect();
+        // A table of order statistics has the 8th and the 18th of 25 values.
+        assert_eq!(Median::of(values).interval, Some((8.0, 18.0)));
+        assert!(Median::of(vec![1.0; 5]).interval.is_none());
+    }
+
+    #[test]
+    fn short_times_are_shown_with_more_digits() {
+        assert_eq!([0.0432, 1.234, 56.78].map(shown), ["0.043", "1.23", "56.8"]);
+    }
 }

@@ -197,12 +197,14 @@ pub(crate) const GROUPS: &[Group] = &[
         turns: 1,
         prepare: network::hundred,
     },
-    Group { rows: &["net.throughput", "net.latency"], turns: 20, prepare: network::traffic },
+    Group { rows: &["net.throughput", "net.latency", "net.connect"], turns: 20, prepare: network::traffic },
     Group {
         rows: &["net.plugin.add", "net.plugin.add.port", "net.plugin.delete"],
         turns: 1,
         prepare: network::plugin,
     },
+    // It raises the limit of open files of this process, and so of those that it starts.
+    Group { rows: &["net.reserve"], turns: 5, prepare: network::reserve },
 ];
 
 pub(crate) fn make(path: &std::path::Path) -> Result<()> {

@@ -46,37 +46,57 @@ impl Drop for Server {
     }
 }
 
+/// Until who asks hangs up.
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut wanted = [0; 8];
-    stream.read_exact(&mut wanted)?;
-    let (mut left, piece) = (u64::from_ne_bytes(wanted) as usize, vec![7; PIECE]);
-    while left > 0 {
-        left -= stream.write(&piece[..left.min(PIECE)])?;
+    let (mut wanted, piece) = ([0; 8], vec![7; PIECE]);
+    loop {
+        stream.read_exact(&mut wanted)?;
+        let mut left = u64::from_ne_bytes(wanted) as usize;
+        while left > 0 {
+            left -= stream.write(&piece[..left.min(PIECE)])?;
+        }
     }
-    // Who asked hangs up.
-    stream.read(&mut wanted).map(drop)
 }
 
-/// Asks for so many bytes and reads them all. The calling thread is on the machine that asks.
-pub(crate) fn fetch(server: SocketAddr, bytes: usize) -> Result<()> {
-    let fetch = || {
-        let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(&(bytes as u64).to_ne_bytes())?;
-        let (mut left, mut piece) = (bytes, vec![0; PIECE.min(bytes)]);
-        while left > 0 {
-            match stream.read(&mut piece)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => left -= read,
+/// Who asks, over one connection. The thread that makes it is on the machine that asks.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    piece: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn new(server: SocketAddr) -> Result<Self> {
+        let connect = || {
+            let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            // Else each connection is remembered for a minute, and there are ports for 28,000 only.
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&stream, sockopt::Linger, &at_once)?;
+            Ok(Self { stream, piece: Vec::new() })
+        };
+        connect().map_err(failed(&format!("connect to {server}")))
+    }
+
+    /// Asks for so many bytes and reads them all.
+    pub(crate) fn fetch(&mut self, bytes: usize) -> Result<()> {
+        let Self { stream, piece } = self;
+        let mut fetch = || {
+            piece.resize(bytes.min(PIECE), 0);
+            stream.write_all(&(bytes as u64).to_ne_bytes())?;
+            let mut left = bytes;
+            while left > 0 {
+                match stream.read(piece)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => left -= read,
+                }
             }
-        }
-        // Else each connection is remembered for a minute, and there are ports for 28,000 only.
-        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-        Ok(setsockopt(&stream, sockopt::Linger, &at_once)?)
-    };
-    fetch().map_err(failed(&format!("fetch from {server}")))
+            Ok(())
+        };
+        fetch().map_err(failed("fetch bytes"))
+    }
 }

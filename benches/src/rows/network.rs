@@ -3,6 +3,7 @@
 mod plugin;
 mod publish;
 mod record;
+mod reserve;
 mod traffic;
 
 use std::cell::RefCell;
@@ -21,6 +22,7 @@ use crate::stage::Stage;
 pub(super) use plugin::plugin;
 pub(super) use publish::publish;
 pub(super) use record::record;
+pub(super) use reserve::reserve;
 pub(super) use traffic::traffic;
 
 const NFT: &str = "bridge, nft";

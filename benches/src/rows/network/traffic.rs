@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::{Bound, Contender, HAND, IPTABLES, NFT, Row, bridge};
 use crate::network::by_hand::ByHand;
-use crate::network::traffic::{Server, fetch};
+use crate::network::traffic::{Client, Server};
 use crate::network::{Connects, Container, HOST, IPV4};
 use crate::rows::shell;
 use crate::stage::Stage;
@@ -16,8 +16,22 @@ const INSIDE: u16 = 80;
 const PUBLISHED: &str = "8080:80";
 /// Of a transfer.
 const LARGE: usize = 64 << 20;
-/// In a turn, each with a connection of its own.
-const REQUESTS: usize = 100;
+/// In a turn, over one connection.
+const REQUESTS: usize = 500;
+/// In a turn, with a request each.
+const CONNECTIONS: usize = 100;
+
+/// What is done in a turn.
+type Use = fn(SocketAddr) -> Result<()>;
+
+const USES: [(&str, Use); 3] = [
+    ("net.throughput", |server| Client::new(server)?.fetch(LARGE)),
+    ("net.latency", |server| {
+        let mut client = Client::new(server)?;
+        (0..REQUESTS).try_for_each(|_| client.fetch(1))
+    }),
+    ("net.connect", |server| (0..CONNECTIONS).try_for_each(|_| Client::new(server)?.fetch(1))),
+];
 
 /// A container with a server, whose port is reached at its host's address.
 struct Served<C: Connects> {
@@ -43,12 +57,10 @@ impl<C: Connects> Served<C> {
     }
 }
 
-/// Large transfers, and small requests.
+/// Large transfers, small requests, and connections.
 pub(crate) fn traffic(_: &Stage) -> Result<Vec<Row<'_>>> {
     let by_hand = Served::new(Rc::new(ByHand::new(IPV4)?), |container, _| lead(container))?;
-    let mut throughput = vec![contender(HAND, by_hand.clone(), 1, LARGE)];
-    let mut latency = vec![contender(HAND, by_hand, REQUESTS, 1)];
-    let mut bounds = Vec::new();
+    let mut bridges = Vec::new();
     for (name, firewall) in [(NFT, "nft"), (IPTABLES, "iptables")] {
         let Some(host) = bridge(firewall, IPV4)? else { continue };
         let served = Served::new(host, |_, place| {
@@ -56,30 +68,24 @@ pub(crate) fn traffic(_: &Stage) -> Result<Vec<Row<'_>>> {
             place.endpoint.ports = vec![port];
             Ok(())
         })?;
-        throughput.push(contender(name, served.clone(), 1, LARGE));
-        latency.push(contender(name, served, REQUESTS, 1));
-        bounds.push(name);
+        bridges.push((name, served));
     }
-    let row = |name, contenders| Row {
-        name,
-        contenders,
-        bounds: bounds.iter().map(|of| Bound::as_fast(of, HAND)).collect(),
+    let row = |(name, using)| {
+        let mut contenders = vec![contender(HAND, by_hand.clone(), using)];
+        contenders.extend(bridges.iter().map(|(name, served)| contender(name, served.clone(), using)));
+        let bounds = bridges.iter().map(|(name, _)| Bound::as_fast(name, HAND)).collect();
+        Row { name, contenders, bounds }
     };
-    Ok(vec![row("net.throughput", throughput), row("net.latency", latency)])
+    Ok(USES.into_iter().map(row).collect())
 }
 
-fn contender<C: Connects + 'static>(
-    name: &str,
-    served: Rc<Served<C>>,
-    times: usize,
-    bytes: usize,
-) -> Contender<'static> {
+fn contender<C: Connects + 'static>(name: &str, served: Rc<Served<C>>, using: Use) -> Contender<'static> {
     let (before, after) = (served.clone(), served.clone());
-    Contender::call(name, move || (0..times).try_for_each(|_| fetch(served.server, bytes)))
+    Contender::call(name, move || using(served.server))
         .before(move || {
             before.way.machine().enter_outside()?;
             // Neighbours have forgotten each other meanwhile.
-            fetch(before.server, 1)
+            Client::new(before.server)?.fetch(1)
         })
         .after(move || after.way.machine().leave())
 }
