@@ -7,11 +7,14 @@ use std::net::{IpAddr, UdpSocket};
 
 use mica_core::{Error, Result};
 
-use super::nfnetlink::{Attributes, Message, Netfilter, attributes, find};
+use super::nfnetlink::{Attributes, Message, Netfilter, attributes, find, number};
 use super::{Lead, Numbered};
 
 const GET: i32 = 1;
 const DELETE: i32 = 2;
+const STATISTICS: i32 = 5;
+
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_ID: u16 = 12;
@@ -26,6 +29,9 @@ pub(crate) fn forget(leads: &[Lead]) -> Result<()> {
 
 fn try_forget(leads: &[Lead]) -> io::Result<()> {
     let mut nl = Netfilter::open()?;
+    if knows_none(&mut nl)? {
+        return Ok(());
+    }
     let wanted = Wanted::of(leads);
     let all = Message::new(libc::NFNL_SUBSYS_CTNETLINK, GET, libc::AF_UNSPEC, Attributes::new());
     let entries = match nl.dump(&all) {
@@ -54,6 +60,17 @@ fn try_forget(leads: &[Lead]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether no connection is known at all. To read them the kernel walks the table that all namespaces share, some 10 ms for its
+/// default size, whatever is in it.
+fn knows_none(nl: &mut Netfilter) -> io::Result<bool> {
+    let all = Message::new(libc::NFNL_SUBSYS_CTNETLINK, STATISTICS, libc::AF_UNSPEC, Attributes::new());
+    Ok(match nl.get(&all) {
+        Ok(Some(answer)) => number(&answer.attributes, CTA_STATS_GLOBAL_ENTRIES) == Some(0),
+        // An old kernel, which says it by reading them.
+        _ => false,
+    })
 }
 
 /// Which connections are meant.
