@@ -164,14 +164,15 @@ impl NetworkDriver for Bridge {
     }
 
     fn list(&self) -> Result<Vec<Owned>> {
-        let links = link::links(&mut Netlink::open()?)?.into_iter();
-        let ours = links.filter(|link| matches!(link.kind, Some(InfoKind::Bridge | InfoKind::Veth)));
-        let owned = ours.filter_map(|link| {
-            let Mark { owner, scope } = link.mark()?;
-            (owner == self.owner).then(|| Owned { scope, object: format!("link '{}'", link.name) })
-        });
-        let mut owned: Vec<_> = owned.collect();
-        owned.extend(self.firewall.list()?);
+        let mut netlink = Netlink::open()?;
+        let mut owned = self.firewall.list()?;
+        for link in link::links(&mut netlink)? {
+            let Some(Mark { owner, scope }) = link.mark() else { continue };
+            let of_bridges = matches!(link.kind, Some(InfoKind::Bridge | InfoKind::Veth));
+            if of_bridges && owner == self.owner && !link::is_dying(&mut netlink, &link)? {
+                owned.push(Owned { scope, object: format!("link '{}'", link.name) });
+            }
+        }
         Ok(owned)
     }
 

@@ -41,9 +41,8 @@ pub(crate) struct Inside {
 impl Inside {
     /// The interface of this name; `None` where the namespace has none.
     pub(crate) fn find(ns: BorrowedFd<'_>, name: &InterfaceName) -> Result<Option<Self>> {
-        let mut netlink = Netlink::open_in(ns)?;
-        let link = link::by_name(&mut netlink, name.as_str())?;
-        Ok(link.map(|link| Self { netlink, index: link.index }))
+        let netlink = Netlink::open_in(ns)?;
+        Ok(link::index(&netlink, name.as_str())?.map(|index| Self { netlink, index }))
     }
 
     /// Makes an interface that was just born, and is down, what it is to be, and sets it up.
@@ -52,10 +51,9 @@ impl Inside {
             heed_nobody(&wanted.name, wanted.ipv6())?;
             Ok(Netlink::open()?)
         })?;
-        let Some(link) = link::by_name(&mut netlink, wanted.name.as_str())? else {
+        let Some(index) = link::index(&netlink, wanted.name.as_str())? else {
             return Err(Error::NotFound { what: format!("interface '{}' in the container", wanted.name) });
         };
-        let index = link.index;
         let mut requests = vec![set_up(index, wanted)];
         requests.extend(wanted.addresses.iter().map(|&one| address::add(index, one)));
         requests.extend(wanted.gateways.iter().map(|&gateway| route::add_default(index, gateway)));
@@ -68,8 +66,8 @@ impl Inside {
     /// to what it is.
     pub(crate) fn announce(&mut self, wanted: &Wanted) -> Result<()> {
         let again = LinkUnspec::new_with_index(self.index).address(wanted.mac.octets().to_vec()).build();
-        let requests = vec![link::request_by_index(self.index), link::change(again, &wanted.name)];
-        Ok(self.netlink.tell(requests)?)
+        link::settle(&self.netlink, &wanted.name)?;
+        Ok(self.netlink.tell(vec![link::change(again, &wanted.name)])?)
     }
 
     /// Changes the default routes from those to these. On error they are what they were.

@@ -12,7 +12,7 @@ pub(crate) mod route;
 mod request;
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mica_core::Result;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -194,6 +194,13 @@ impl Netlink {
             messages.push(message);
         }
         Ok(messages)
+    }
+}
+
+/// Its socket, for what is asked of links by other calls.
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -4,6 +4,11 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use mica_core::network::InterfaceName;
+
+/// Asks a link for its carrier (`linux/ethtool.h`).
+const ETHTOOL_GLINK: u32 = 10;
+
 /// Reads an option of a socket whose value answers what the buffer held before. It must answer with as many bytes.
 pub(crate) fn ask_option(
     socket: BorrowedFd<'_>,
@@ -22,5 +27,32 @@ pub(crate) fn ask_option(
         0 if length == whole => Ok(()),
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Returns when the kernel has done what is under way with the carrier of a link, in the namespace of the socket
+/// (`linkwatch_sync_dev` in `ethtool_op_get_link`, since Linux 6.8). A link of a kind that has no carrier is no error.
+pub(crate) fn settle_carrier(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<()> {
+    #[repr(C)]
+    struct Question {
+        command: u32,
+        answer: u32,
+    }
+    let mut question = Question { command: ETHTOOL_GLINK, answer: 0 };
+    // SAFETY: of a structure of numbers and pointers all zeroes are a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, letter) in request.ifr_name.iter_mut().zip(link.as_str().bytes()) {
+        *place = letter.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut question).cast();
+    // SAFETY: the kernel reads and writes the request and, for this command, the eight bytes of the question, which
+    // both outlive the call. The name is shorter than its place, so a NUL ends it.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
+    match done {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            error => Err(error),
+        },
     }
 }

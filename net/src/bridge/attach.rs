@@ -32,9 +32,10 @@ pub(super) fn attach(
     let site = Site::of(driver.owner, net)?;
     let place = Place::of(driver, &site, net, ep)?;
     let mut netlink = Netlink::open()?;
-    let bridge = look(&mut netlink, &site, &place)?;
+    let bridge = standing(&mut netlink, &site)?;
+    clear(&mut netlink, &place)?;
     give_birth(driver, &mut netlink, &site, &place, bridge.index, ns)?;
-    match connect(driver, &mut netlink, &site, &place, bridge.index, ns) {
+    match connect(driver, &mut netlink, &site, &place, ns) {
         Ok(()) => Ok(place.attachment()),
         Err(error) => {
             let mut failures = Vec::new();
@@ -46,27 +47,24 @@ pub(super) fn attach(
     }
 }
 
-/// The bridge, which is up, and what has the name of the endpoint's port.
-fn both(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<(Link, Option<Link>)> {
-    let requests =
-        vec![link::request_by_name(site.bridge.as_str()), link::request_by_name(place.veth.as_str())];
-    let mut answers = netlink.ask(requests)?.into_iter();
-    let bridge = answers.next().map(link::found).transpose()?.flatten();
-    let veth = answers.next().map(link::found).transpose()?.flatten();
-    let bridge = bridge.filter(|link| site.is(link) && link.up).ok_or_else(|| site.not_up())?;
-    Ok((bridge, veth))
+/// The bridge, which is up.
+fn standing(netlink: &mut Netlink, site: &Site) -> Result<Link> {
+    let bridge = link::by_name(netlink, site.bridge.as_str())?;
+    bridge.filter(|link| site.is(link) && link.up).ok_or_else(|| site.not_up())
 }
 
-/// The bridge, where the endpoint is not attached to it yet.
-fn look(netlink: &mut Netlink, site: &Site, place: &Place) -> Result<Link> {
-    let (bridge, veth) = both(netlink, site, place)?;
-    match veth {
-        Some(veth) if veth.mark() == Some(place.mark) => {
-            Err(Error::AlreadyExists { what: format!("the endpoint's link '{}'", place.veth) })
-        }
-        Some(_) => Err(Error::AlreadyExists { what: format!("a foreign link '{}'", place.veth) }),
-        None => Ok(bridge),
+/// Fails where something has the name of the endpoint's port, but for what a detach left to the kernel.
+fn clear(netlink: &mut Netlink, place: &Place) -> Result<()> {
+    if link::index(netlink, place.veth.as_str())?.is_none() {
+        return Ok(());
     }
+    let what = match link::by_name(netlink, place.veth.as_str())? {
+        None => return Ok(()),
+        Some(veth) if veth.mark() != Some(place.mark) => format!("a foreign link '{}'", place.veth),
+        Some(veth) if link::is_dying(netlink, &veth)? => return Ok(link::remove(netlink, &veth)?),
+        Some(_) => format!("the endpoint's link '{}'", place.veth),
+    };
+    Err(Error::AlreadyExists { what })
 }
 
 /// The pair of links, the inner one in the container's namespace, both down. The kernel does both of one message to
@@ -157,7 +155,6 @@ fn connect(
     netlink: &mut Netlink,
     site: &Site,
     place: &Place,
-    bridge: u32,
     ns: BorrowedFd<'_>,
 ) -> Result<()> {
     let hit = |point| failpoint::hit(point).map_err(Error::io(|| "attach an endpoint"));
@@ -167,11 +164,9 @@ fn connect(
     driver.firewall.guard(&site.ground, &place.guarded)?;
     hit("bridge.attach.guarded")?;
     let port = LinkUnspec::new_with_name(place.veth.as_str()).up().build();
-    netlink.tell(vec![
-        link::change(port, &place.veth),
-        link::request_by_name(place.veth.as_str()),
-        link::request_by_index(bridge),
-    ])?;
+    netlink.tell(vec![link::change(port, &place.veth)])?;
+    link::settle(netlink, &place.veth)?;
+    link::settle(netlink, &site.bridge)?;
     inside.announce(&place.wanted)
 }
 
@@ -186,13 +181,18 @@ pub(super) fn update(
     let place = Place::of(driver, &site, net, ep)?;
     let gone = || Error::NotFound { what: format!("the endpoint's link '{}'", place.veth) };
     let mut netlink = Netlink::open()?;
-    let (bridge, veth) = both(&mut netlink, &site, &place)?;
+    let veth = link::by_name(&mut netlink, place.veth.as_str())?;
     let veth = veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
     refuse_other_changes(was, &place)?;
-    mend(driver, &mut netlink, &site, &place, &bridge, &veth)?;
+    mend(driver, &mut netlink, &site, &place, &veth)?;
+    let publish = || driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded);
+    if was.gateways == place.wanted.gateways {
+        publish()?;
+        return Ok(place.attachment());
+    }
     let mut inside = Inside::find(ns, &place.wanted.name)?.ok_or_else(gone)?;
     inside.reroute(&was.gateways, &place.wanted.gateways)?;
-    if let Err(error) = driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded) {
+    if let Err(error) = publish() {
         let failure = inside.reroute(&place.wanted.gateways, &was.gateways).err();
         return Err(undone(error, failure.into_iter().collect()));
     }
@@ -200,18 +200,13 @@ pub(super) fn update(
 }
 
 /// Makes the link a port of the bridge again, where somebody took it away from there or the bridge was made anew.
-fn mend(
-    driver: &Bridge,
-    netlink: &mut Netlink,
-    site: &Site,
-    place: &Place,
-    bridge: &Link,
-    veth: &Link,
-) -> Result<()> {
+fn mend(driver: &Bridge, netlink: &mut Netlink, site: &Site, place: &Place, veth: &Link) -> Result<()> {
     let isolated = InfoBridgePort::Isolated(!site.ground.icc);
-    if veth.up && veth.master == Some(bridge.index) && veth.port.contains(&isolated) {
+    let is_port = veth.master.is_some() && veth.master == link::index(netlink, site.bridge.as_str())?;
+    if veth.up && is_port && veth.port.contains(&isolated) {
         return Ok(());
     }
+    let bridge = standing(netlink, site)?;
     let change = |message: LinkMessageBuilder<LinkUnspec>| link::change(message.build(), &place.veth);
     let named = || LinkUnspec::new_with_name(place.veth.as_str());
     Ok(netlink.tell(vec![
@@ -263,10 +258,12 @@ fn release(
     driver.firewall.release(&mark, known.as_ref().map(|(ground, guarded)| (ground, guarded)))
 }
 
-/// Deletes the pair, where it is this endpoint's.
+/// Deletes the pair, where it is this endpoint's and the kernel is not about to.
 fn cut(netlink: &mut Netlink, veth: &InterfaceName, mark: Mark) -> Result<()> {
     match link::by_name(netlink, veth.as_str())? {
-        Some(link) if link.mark() == Some(mark) => Ok(link::remove(netlink, &link)?),
+        Some(link) if link.mark() == Some(mark) && !link::is_dying(netlink, &link)? => {
+            Ok(link::remove(netlink, &link)?)
+        }
         _ => Ok(()),
     }
 }

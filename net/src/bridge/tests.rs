@@ -2,7 +2,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use mica_core::network::{EndpointId, Families, Mac, NetworkId, Pool};
+use mica_core::network::{EndpointId, Families, Mac, NetworkId, Pool, Scope};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::InfoBridgePort;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
@@ -234,4 +234,47 @@ fn a_second_default_route_is_refused_and_leaves_the_first() {
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_link_whose_namespace_was_closed_is_left_to_the_kernel() {
+    let host = Host::new();
+    let net = host.up(network());
+    let ep = endpoint(2);
+    let name = place::veth(&ep.id);
+    let is_dying = |link: &link::Link| on(&host.ns, || Ok(link::is_dying(&mut Netlink::open()?, link)?));
+    for _ in 0..3 {
+        let (ns, was) = host.attach(&net, &ep);
+        let held = ns.try_clone().unwrap();
+        drop(ns);
+        let link = host.link(name.as_str()).unwrap();
+        assert!(!is_dying(&link).unwrap(), "somebody else uses it");
+        drop(held);
+        // Sockets that were open in it hold it for a grace period of the kernel.
+        soon(|| is_dying(&link).unwrap());
+        let listed = host.on(|driver| driver.list()).unwrap();
+        assert!(listed.iter().all(|owned| !matches!(owned.scope, Scope::Endpoint(..))), "{listed:?}");
+        host.on(|driver| driver.detach(&net, &ep, Some(&was), None)).unwrap();
+        // The next turn attaches the same endpoint, whether its link is gone by now or not.
+    }
+    soon(|| host.link(name.as_str()).is_none());
+}
+
+/// Waits for what the kernel does by itself.
+fn soon(mut is_done: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_done() {
+        assert!(since.elapsed() < Duration::from_secs(5), "the kernel does not come round to it");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_link_whose_namespace_lives_is_deleted_without_it() {
+    let host = Host::new();
+    let net = host.up(network());
+    let ep = endpoint(2);
+    let (_ns, was) = host.attach(&net, &ep);
+    host.on(|driver| driver.detach(&net, &ep, Some(&was), None)).unwrap();
+    assert!(host.link(place::veth(&ep.id).as_str()).is_none());
 }

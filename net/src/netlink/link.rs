@@ -1,14 +1,18 @@
 //! Links: the interfaces of a namespace.
 
+use std::os::fd::AsFd;
+
 use mica_core::network::{InterfaceName, Mac, Mark};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use rustix::io::Errno;
 
 use super::{Netlink, Refused, Request};
+use crate::sys;
 
 /// What is known of a link.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,9 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// What it is set to as the port of a bridge.
     pub(crate) port: Vec<InfoBridgePort>,
+    /// The number, here, of the namespace that the other end of a pair is in, where it is another one; negative for one that
+    /// has none any more.
+    pub(crate) peer: Option<i32>,
 }
 
 impl Link {
@@ -46,6 +53,7 @@ impl Link {
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.peer = Some(id),
                 LinkAttribute::Address(bytes) => {
                     link.mac = bytes.try_into().ok().and_then(|bytes| Mac::new(bytes).ok());
                 }
@@ -84,6 +92,30 @@ pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>
     found(netlink.look(request_by_index(index)))
 }
 
+/// The index of the link of this name, which costs next to nothing: the lock of all links is not taken.
+pub(crate) fn index(netlink: &Netlink, name: &str) -> Result<Option<u32>, Refused> {
+    match rustix::net::netdevice::name_to_index(netlink, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::NODEV) => Ok(None),
+        Err(errno) => Err(Refused { doing: format!("look for link '{name}'"), errno, hint: None }),
+    }
+}
+
+/// Whether nobody uses the namespace of the other end any more, so that the kernel is about to clear the pair away. (To delete
+/// it oneself takes some 20 ms, and no less when the namespace was closed before.)
+pub(crate) fn is_dying(netlink: &mut Netlink, link: &Link) -> Result<bool, Refused> {
+    let Some(id) = link.peer else { return Ok(false) };
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Id(id)];
+    let doing = format!("look at the other end of link '{}'", link.name);
+    // The kernel finds a namespace by its number as long as somebody uses it (`get_net_ns_by_id`).
+    match netlink.look(Request::new(RouteNetlinkMessage::GetNsId(message), doing)) {
+        Err(refused) if refused.errno == Errno::NOENT => Ok(true),
+        Err(refused) => Err(refused),
+        Ok(_) => Ok(false),
+    }
+}
+
 /// Asks for a link by its name; [`found`] reads the answer.
 pub(crate) fn request_by_name(name: &str) -> Request {
     let builder: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_name(name);
@@ -91,9 +123,13 @@ pub(crate) fn request_by_name(name: &str) -> Request {
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link '{name}'"))
 }
 
-/// Asks for a link by its index. The kernel finishes what is under way with the link's carrier before it answers, so
-/// that from then on it passes packets (`linkwatch_sync_dev` in `rtnl_getlink`, since Linux 6.8).
-pub(crate) fn request_by_index(index: u32) -> Request {
+/// Lets the kernel finish what is under way with the link's carrier, so that from then on it passes packets.
+pub(crate) fn settle(netlink: &Netlink, name: &InterfaceName) -> Result<(), Refused> {
+    sys::settle_carrier(netlink.as_fd(), name)
+        .map_err(|error| Refused::io(&format!("look at the carrier of link '{name}'"), &error))
+}
+
+fn request_by_index(index: u32) -> Request {
     let message = LinkUnspec::new_with_index(index).append_extra_attribute(terse()).build();
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link {index}"))
 }
