@@ -42,11 +42,11 @@ impl Engine {
         let record = container.record();
         machine::clean_up(container, self.runtime_of(container))?;
         failpoint::hit("recover.cleaned").map_err(Error::io(|| "clean up a container"))?;
+        let left = self.release_networks(container, true).err();
+        failpoint::hit("recover.released").map_err(Error::io(|| "clean up a container"))?;
         let store = self.store(Some(&record.driver))?;
         store.write(&record.layer(), &MountOptions::default())?.release()?;
         remove_file(&container.dir().join(SOCKET))?;
-        let left = self.release_networks(container, true).err();
-        failpoint::hit("recover.released").map_err(Error::io(|| "clean up a container"))?;
         let text = "its supervisor was killed";
         let state = State {
             status: Status::Exited,

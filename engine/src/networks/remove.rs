@@ -52,7 +52,7 @@ impl Networks {
         if self.users(record)?.is_empty() {
             return Ok(());
         }
-        self.release_abandoned(&record.network.id)?;
+        self.release_abandoned()?;
         let users = self.users(record)?;
         if users.is_empty() {
             return Ok(());

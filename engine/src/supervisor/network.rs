@@ -73,7 +73,9 @@ impl<'e> Sandbox<'e> {
         }
         let is_own = matches!(self.container.record().settings.networking.mode, NetworkMode::Connected);
         let namespace = self.namespace.as_ref().filter(|_| is_own).map(AsFd::as_fd);
-        self.names = Some(Names::start(&self.networks, self.container, namespace, &self.members)?);
+        let names = Names::start(&self.networks, self.container, namespace, &self.members)?;
+        self.notes.extend(names.note());
+        self.names = Some(names);
         hit("network.named")
     }
 
@@ -84,12 +86,13 @@ impl<'e> Sandbox<'e> {
         Some(format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()).into())
     }
 
-    /// Where the container's files of `/etc` are.
-    pub(crate) fn etc(&self) -> PathBuf {
-        match &self.container.record().settings.networking.mode {
-            NetworkMode::Container(other) => self.engine.root().containers().join(other),
-            _ => self.container.dir().to_owned(),
+    /// Where the container's files of `/etc` are: with whoever has the namespace.
+    pub(crate) fn etc(&self) -> Result<PathBuf> {
+        let mut container = self.container.clone();
+        while let NetworkMode::Container(other) = &container.record().settings.networking.mode {
+            container = self.engine.container(other)?;
         }
+        Ok(container.dir().to_owned())
     }
 
     /// The limit of open files that this process had, where the ports took a higher one.
@@ -144,7 +147,7 @@ impl<'e> Sandbox<'e> {
         let record = |connection: &Connection| self.networks.of_id(&connection.network, &connection.name);
         let networks: Vec<NetworkRecord> = self.connections.iter().map(record).collect::<Result<_>>()?;
         let elected = self.elect(&networks);
-        self.ports = self.reserve(elected.families())?;
+        self.ports = self.with_room(|sandbox| sandbox.reserve(elected.families()))?;
         hit("network.reserved")?;
         for (network, connection) in networks.into_iter().zip(self.connections.clone()) {
             let gateway = elected.of(&network.network.id);
@@ -173,7 +176,7 @@ impl<'e> Sandbox<'e> {
         gateway: Families,
     ) -> Result<EndpointRecord> {
         let id: EndpointId = random_id()?.parse()?;
-        let lease = self.lease(network, id, wish)?;
+        let lease = self.with_room(|sandbox| sandbox.lease(network, id, wish))?;
         let addresses = lease.as_ref().map_or(&wish.addresses, |lease| &lease.addresses);
         let endpoint = Endpoint {
             id,
@@ -201,6 +204,14 @@ impl<'e> Sandbox<'e> {
             return Err(error);
         }
         Ok(record)
+    }
+
+    /// Tries once more where what is in the way may be a killed container's, at which no command has looked since.
+    fn with_room<T>(&self, take: impl Fn(&Self) -> Result<T>) -> Result<T> {
+        match take(self) {
+            Err(error) => if self.networks.release_abandoned()? { take(self) } else { Err(error) },
+            taken => taken,
+        }
     }
 
     /// `None` where addresses are not the engine's.

@@ -193,7 +193,7 @@ impl<'e> Stage<'e> {
             rootfs: &rootfs,
             size: options.size,
             namespace: sandbox.namespace(),
-            etc: sandbox.etc(),
+            etc: sandbox.etc()?,
             files: sandbox.limit_was(),
         };
         let spec = self.container.spec(&bundled)?;

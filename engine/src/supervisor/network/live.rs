@@ -97,7 +97,7 @@ impl Sandbox<'_> {
             self.relay = None;
             self.ports = Reserved::default();
         } else if !had {
-            self.ports = self.reserve(families)?;
+            self.ports = self.with_room(|sandbox| sandbox.reserve(families))?;
         }
         Ok(())
     }
@@ -128,9 +128,7 @@ impl Sandbox<'_> {
         record.loopback6 = self.loopback6_at(gateway);
         self.networks.write_endpoint(&record)?;
         hit("network.updating")?;
-        let attached = self.attach_again(index, &record);
-        hit("network.updated")?;
-        match attached {
+        match self.attach_again(index, &record) {
             Ok(attachment) => record.attachment = Some(attachment),
             Err(error) => {
                 self.networks.write_endpoint(before)?;
@@ -138,6 +136,7 @@ impl Sandbox<'_> {
             }
         }
         self.members[index].1 = record;
+        hit("network.updated")?;
         self.networks.write_endpoint(&self.members[index].1)
     }
 

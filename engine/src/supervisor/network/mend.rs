@@ -87,8 +87,9 @@ impl Sandbox<'_> {
         if others.peek().is_none() {
             return Ok(());
         }
-        if self.members.iter().all(|(known, _)| known.network.id != *id) {
-            self.networks.up(network)?;
+        let is_ours = self.members.iter().any(|(known, _)| known.network.id == *id);
+        if !is_ours && !self.networks.up(network)?.rebuilt {
+            return Ok(());
         }
         self.networks.mend_outside(network)?;
         for other in others.filter(|other| other.outside.is_none() && other.attachment.is_some()) {
