@@ -17,6 +17,7 @@ mod limits;
 mod logs;
 mod names;
 mod network_crash;
+mod network_live;
 mod networks;
 mod ports;
 mod power_cut;

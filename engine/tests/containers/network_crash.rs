@@ -71,6 +71,9 @@ fn leases(bed: &Bed) -> Vec<String> {
 fn stand(bed: &Bed) -> Left {
     bed.ok(&["network", "create", "back"]);
     bed.sh(&["--network", "bridge", "--network", "back"], "true");
+    eventually("the first container's links are gone", || {
+        links().iter().all(|link| !link.starts_with("mive"))
+    });
     let left = Left::now(bed);
     assert!(left.leases.is_empty() && left.endpoints.is_empty(), "{left:?}");
     left
@@ -162,6 +165,7 @@ fn what_one_firewall_was_told_is_taken_out_of_the_same_one() {
         let run = ["--firewall=iptables", "run", "-d", "--name=c", "-p=8080:80", "busybox", "sleep", "1000"];
         bed.ok(&run);
         bed.ok(&["rm", "-f", "c"]);
+        eventually("its link is gone", || links().len() == 2);
         let before = Left::now(bed);
         assert!(before.leases.is_empty() && before.rules.contains("counter drop"), "{before:?}");
         bed.ok(&run);

@@ -1,0 +1,229 @@
+//! Networks of a container that runs: they come and go, they are shared, and they are mended.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::bed::{Bed, either_runtime, eventually, kill, once};
+
+/// Says hello to everyone who comes to port 80.
+const GREETER: &str = "while true; do echo hello | busybox nc -l -p 80; done";
+
+fn greeter(bed: &Bed, flags: &[&str]) {
+    bed.ok(&[&["run", "-d", "--name", "c"], flags, &["busybox", "sh", "-c", GREETER]].concat());
+}
+
+fn greeting(at: &str) -> Option<String> {
+    let address = at.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// It is reached in every way in which the host reaches a published port.
+fn assert_reached(what: &str) {
+    for at in ["127.0.0.1:8080", "[::1]:8080"] {
+        eventually(&format!("{what}: {at}"), || greeting(at).as_deref() == Some("hello\n"));
+    }
+}
+
+fn inside(bed: &Bed, command: &str) -> String {
+    bed.ok(&["exec", "c", "sh", "-c", command])
+}
+
+/// The interface of each default route.
+fn gateways(bed: &Bed) -> [Vec<String>; 2] {
+    ["-4", "-6"].map(|family| {
+        let routes = inside(bed, &format!("busybox ip {family} route show default"));
+        let words = routes.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let device =
+            words.map(|words| words[words.iter().position(|word| *word == "dev").unwrap() + 1].to_owned());
+        device.collect()
+    })
+}
+
+fn on(interface: &str) -> [Vec<String>; 2] {
+    [vec![interface.to_owned()], vec![interface.to_owned()]]
+}
+
+fn host(program: &str, arguments: &[&str]) {
+    assert!(Command::new(program).args(arguments).status().unwrap().success());
+}
+
+#[test]
+fn a_container_is_on_its_network_under_every_runtime() {
+    either_runtime(|bed| {
+        greeter(bed, &["-p", "8080:80"]);
+        assert_reached("a start");
+        let settings = "cd /proc/sys/net/ipv4; cat ip_unprivileged_port_start ping_group_range";
+        assert_eq!(inside(bed, settings), "0\n0\t2147483647\n");
+        let joined = bed.sh(&["--network", "container:c"], "hostname; cat /etc/hosts; busybox ip -o addr");
+        assert_eq!(joined, inside(bed, "hostname; cat /etc/hosts; busybox ip -o addr"));
+        bed.ok(&["restart", "-t", "0", "c"]);
+        assert_reached("a restart");
+    });
+}
+
+#[test]
+fn a_network_that_comes_takes_the_gateway_and_its_ports_and_gives_them_back_when_it_goes() {
+    once(|bed| {
+        bed.ok(&["network", "create", "back"]);
+        greeter(bed, &["--network", "bridge", "-p", "8080:80"]);
+        assert_eq!(gateways(bed), on("eth0"));
+        assert_reached("one network");
+        // Of two that could be the gateway it is the first by name.
+        bed.ok(&["network", "connect", "back", "c"]);
+        assert_eq!(gateways(bed), on("eth1"));
+        assert_reached("two networks");
+        assert!(
+            bed.fails(1, &["network", "connect", "back", "c"]).contains("already exists in network back")
+        );
+        bed.ok(&["network", "disconnect", "bridge", "c"]);
+        assert_eq!(gateways(bed), on("eth1"));
+        assert!(!inside(bed, "busybox ip -o link").contains("eth0"));
+        bed.ok(&["network", "connect", "bridge", "c"]);
+        bed.ok(&["network", "disconnect", "back", "c"]);
+        assert_eq!(gateways(bed), on("eth0"));
+        assert_reached("the first again");
+        assert!(bed.fails(1, &["network", "disconnect", "back", "c"]).contains("is not connected to"));
+        bed.ok(&["network", "disconnect", "bridge", "c"]);
+        assert_eq!(gateways(bed), [Vec::<String>::new(), Vec::new()]);
+        assert_eq!(greeting("127.0.0.1:8080"), None);
+        bed.ok(&["network", "connect", "back", "c"]);
+        assert_reached("after none");
+        // It is so whenever it runs.
+        bed.ok(&["restart", "-t", "0", "c"]);
+        assert_eq!(gateways(bed), on("eth0"));
+        assert_reached("a restart");
+        bed.ok(&["kill", "c"]);
+        bed.ok(&["wait", "c"]);
+        bed.ok(&["network", "connect", "bridge", "c"]);
+        bed.ok(&["network", "disconnect", "back", "c"]);
+        bed.ok(&["start", "c"]);
+        assert_reached("another one while it was stopped");
+        bed.ok(&["network", "rm", "back"]);
+    });
+}
+
+#[test]
+fn a_network_that_cannot_come_changes_nothing() {
+    once(|bed| {
+        bed.ok(&["network", "create", "--subnet", "10.77.0.0/24", "back"]);
+        bed.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "other",
+            "--network",
+            "back",
+            "--ip",
+            "10.77.0.9",
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+        greeter(bed, &["-p", "8080:80"]);
+        let before = inside(bed, "busybox ip addr; busybox ip route; cat /etc/hosts");
+        let refused = bed.fails(1, &["network", "connect", "--ip", "10.77.0.9", "back", "c"]);
+        assert!(refused.contains("10.77.0.9") && refused.contains("'other'"), "{refused}");
+        assert_eq!(inside(bed, "busybox ip addr; busybox ip route; cat /etc/hosts"), before);
+        assert_eq!(gateways(bed), on("eth0"));
+        assert_reached("as before");
+        assert!(!bed.ok(&["network", "inspect", "back"]).contains("\"c\""));
+        bed.ok(&["network", "connect", "--ip", "10.77.0.10", "back", "c"]);
+        assert!(inside(bed, "busybox ip -o addr show eth1").contains("10.77.0.10/24"));
+    });
+}
+
+#[test]
+fn what_is_killed_while_networks_come_and_go_leaves_nothing() {
+    once(|bed| {
+        bed.ok(&["network", "create", "back"]);
+        for point in ["network.updating", "network.updated"] {
+            let run = ["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sleep", "1000"];
+            assert_eq!(bed.with_failpoint(point, &run).status, Some(0), "{point}");
+            assert_ne!(bed.run(&["network", "connect", "back", "c"]).status, Some(0), "{point}");
+            eventually(point, || bed.ok(&["ps", "-a"]).contains("Exited (137)"));
+            assert!(
+                !String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout)
+                    .unwrap()
+                    .contains("8080")
+            );
+            bed.ok(&["start", "c"]);
+            assert_eq!(bed.field("c", "{{json .NetworkSettings.Networks}}").matches("NetworkID").count(), 1);
+            bed.ok(&["rm", "-f", "c"]);
+            let failing = format!("{point}=error");
+            assert_eq!(bed.with_failpoint(&failing, &run).status, Some(0), "{point}");
+            assert!(bed.fails(1, &["network", "connect", "back", "c"]).contains("failpoint"), "{point}");
+            assert!(bed.ok(&["ps"]).contains("Up"), "{point}");
+            bed.ok(&["rm", "-f", "c"]);
+        }
+    });
+}
+
+#[test]
+fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair() {
+    once(|bed| {
+        bed.ok(&["network", "create", "back"]);
+        greeter(bed, &["-p", "8080:80"]);
+        assert_reached("a start");
+        assert_eq!(bed.run(&["network", "check"]).status, Some(0));
+        for _ in 0..2 {
+            host("nft", &["flush", "ruleset"]);
+            assert_eq!(greeting("127.0.0.1:8080"), None);
+            // Of another network of the same driver.
+            bed.sh(&["--network", "back"], "true");
+            assert_reached("the next container");
+        }
+        host("nft", &["flush", "ruleset"]);
+        let found = bed.run(&["network", "check"]);
+        assert!(found.status != Some(0) && format!("{found:?}").contains("'c'"), "{found:?}");
+        bed.ok(&["network", "check", "--repair"]);
+        assert_reached("a repair");
+        assert_eq!(bed.run(&["network", "check"]).status, Some(0));
+    });
+}
+
+#[test]
+fn the_network_of_a_container_that_does_not_run_cannot_be_joined() {
+    once(|bed| {
+        bed.ok(&["create", "--name", "c", "busybox", "true"]);
+        let refused = bed.fails(125, &["run", "--name", "d", "--network", "container:c", "busybox", "true"]);
+        assert!(refused.contains("container c: it is not running"), "{refused}");
+        assert!(
+            bed.fails(125, &["run", "--network", "container:nosuch", "busybox", "true"]).contains("nosuch")
+        );
+        assert!(bed.fails(1, &["network", "connect", "bridge", "d"]).contains("sharing network namespace"));
+    });
+}
+
+#[test]
+fn those_who_share_a_network_share_it_in_a_row_and_keep_what_its_owner_left() {
+    once(|bed| {
+        bed.ok(&["run", "-d", "--name", "a", "busybox", "sleep", "1000"]);
+        bed.ok(&["run", "-d", "--name", "b", "--network", "container:a", "busybox", "sleep", "1000"]);
+        bed.ok(&["run", "-d", "--name", "c", "--network", "container:b", "busybox", "sleep", "1000"]);
+        let shown = "busybox ip -o addr; cat /etc/hosts";
+        assert_eq!(inside(bed, shown), bed.ok(&["exec", "a", "sh", "-c", shown]));
+        kill(bed.supervisor("a"));
+        bed.ok(&["ps"]);
+        eventually("its interface is gone", || !inside(bed, "busybox ip -o link").contains("eth0"));
+        assert!(inside(bed, "busybox ip -o link").contains("lo"));
+    });
+}
+
+#[test]
+fn a_fixed_address_waits_for_the_container_that_has_it() {
+    once(|bed| {
+        bed.ok(&["network", "create", "--subnet", "10.77.0.0/29", "small"]);
+        bed.ok(&["create", "--name", "fixed", "--network", "small", "--ip", "10.77.0.3", "busybox", "true"]);
+        for _ in 0..6 {
+            let address = bed.sh(&["--network", "small"], "busybox ip -o -4 addr show eth0");
+            assert!(!address.contains("10.77.0.3/"), "{address}");
+        }
+        bed.ok(&["start", "-a", "fixed"]);
+    });
+}
