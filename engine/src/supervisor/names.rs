@@ -72,6 +72,13 @@ impl Names {
         self.files.as_mut().map_or(Ok(()), |files| files.rewrite(&self.record, &around))
     }
 
+    /// What the container cannot do because of its name server, for people.
+    pub(crate) fn note(&self) -> Option<String> {
+        let why = self.server.as_ref()?.responder.holds_port()?;
+        let name = &self.record.name;
+        Some(format!("container '{name}' cannot serve names itself, at port 53 of all its addresses: {why}"))
+    }
+
     /// What becomes readable when there is something to do, if it ever does.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.server.as_ref().map(|server| server.responder.as_fd())

@@ -8,8 +8,7 @@ use mica_names::{HostName, Names, Resolv, View, Wishes};
 use super::seen::Seen;
 use super::{Member, addresses};
 use crate::Result;
-use crate::container::etc;
-use crate::container::short;
+use crate::container::{etc, short};
 use crate::networks::{EndpointRecord, NetworkRecord, Networks};
 
 /// The networks of a container, as far as names go.
