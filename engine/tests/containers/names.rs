@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use mica_conformance::network::Namespace;
 
-use crate::bed::{Answer, Bed, once};
+use crate::bed::{Answer, Bed, either_runtime, kill, once};
 
 /// The address of every name that the host's resolver is asked for.
 const ANYWHERE: &str = "192.0.2.7";
@@ -123,7 +123,7 @@ fn none() -> BTreeSet<String> {
 
 #[test]
 fn containers_of_a_network_find_each_other_by_each_of_their_names() {
-    once(|bed| {
+    either_runtime(|bed| {
         bed.ok(&["network", "create", "shop"]);
         start(bed, "db", &["--network", "shop", "--network-alias", "store", "--hostname", "tables"]);
         start(bed, "web", &["--network", "shop"]);
@@ -188,6 +188,23 @@ fn a_name_leads_to_where_its_container_was_started_again() {
         let after = lookup(bed, "web", "db");
         assert_eq!(after, addresses(bed, "db"));
         assert!(after.is_disjoint(&before), "an address is handed out again as late as possible");
+        assert_eq!(lookup(bed, "db", "web"), addresses(bed, "web"));
+    });
+}
+
+#[test]
+fn a_container_whose_supervisor_was_killed_is_found_by_nobody() {
+    once(|bed| {
+        bed.ok(&["network", "create", "shop"]);
+        start(bed, "web", &["--network", "shop"]);
+        start(bed, "db", &["--network", "shop"]);
+        assert_eq!(lookup(bed, "web", "db"), addresses(bed, "db"));
+        kill(bed.supervisor("db"));
+        // Whoever looks puts right what it left.
+        assert_eq!(bed.field("db", "{{.State.Status}}"), "exited");
+        assert_eq!(lookup(bed, "web", "db"), none());
+        bed.ok(&["start", "db"]);
+        assert_eq!(lookup(bed, "web", "db"), addresses(bed, "db"));
         assert_eq!(lookup(bed, "db", "web"), addresses(bed, "web"));
     });
 }
