@@ -1,4 +1,4 @@
-//! What stands in the tables, read from the output of `iptables -S`, and the commands that make it what ought to stand.
+//! What stands in the tables, read from the output of `iptables-save`, and the commands that make it what ought to stand.
 
 use mica_core::Error;
 use mica_core::network::{Mark, OwnerId};
@@ -32,19 +32,32 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Reads the output of `-S` for one table.
-    pub(super) fn read(&mut self, table: Table, owner: OwnerId, text: &str) {
+    /// Reads what `-save` prints.
+    pub(super) fn read(owner: OwnerId, text: &str) -> Self {
+        let mut listing = Self::default();
+        let mut table = None;
         for line in text.lines() {
-            match line.split_once(' ') {
-                Some(("-N", chain)) => {
-                    let own = |(t, known): &(Table, Chain)| *t == table && known.name(owner) == chain;
-                    self.own.extend(Chain::OWN.into_iter().filter(own));
-                    self.chains.push((table, chain.to_owned()));
-                }
-                Some(("-A", rule)) => self.read_rule(table, owner, rule),
-                Some(("-P", "FORWARD DROP")) => self.drops |= table == Table::Filter,
-                _ => {}
+            if let Some(name) = line.strip_prefix('*') {
+                table = Table::ALL.into_iter().find(|table| table.name() == name);
             }
+            let Some(table) = table else { continue };
+            if let Some((chain, policy)) = line.strip_prefix(':').and_then(|line| line.split_once(' ')) {
+                listing.read_chain(table, owner, chain, policy);
+            } else if let Some(rule) = line.strip_prefix("-A ") {
+                listing.read_rule(table, owner, rule);
+            }
+        }
+        listing
+    }
+
+    /// One that is not built in has `-` for a policy. Counters come after it.
+    fn read_chain(&mut self, table: Table, owner: OwnerId, chain: &str, policy: &str) {
+        if policy.starts_with('-') {
+            let own = |(t, known): &(Table, Chain)| *t == table && known.name(owner) == chain;
+            self.own.extend(Chain::OWN.into_iter().filter(own));
+            self.chains.push((table, chain.to_owned()));
+        } else if table == Table::Filter && chain == "FORWARD" {
+            self.drops |= policy.starts_with("DROP");
         }
     }
 

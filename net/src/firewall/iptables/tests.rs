@@ -60,9 +60,12 @@ impl Bed {
     /// Everything in the tables, as the programs print it.
     fn text(&self) -> String {
         let show = |firewall: &Iptables| {
+            // One by one: of all at once only those are shown that were used.
             let tables =
-                firewall.tools.iter().flat_map(|tool| Table::ALL.map(|table| tool.show(table).unwrap()));
-            Ok(tables.collect::<Vec<_>>().concat())
+                firewall.tools.iter().flat_map(|tool| Table::ALL.map(|table| tool.show(&[table]).unwrap()));
+            let text = tables.collect::<Vec<_>>().concat();
+            // Comments tell the time.
+            Ok(text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect())
         };
         self.on(show).unwrap()
     }

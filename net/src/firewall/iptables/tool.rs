@@ -1,11 +1,10 @@
-//! The programs `iptables` and `ip6tables`, and their `-restore`.
+//! The programs `iptables` and `ip6tables`, with their `-save` and `-restore`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use iptables::IPTables;
 use mica_core::network::{Family, OwnerId};
 use mica_core::{Error, Result};
 
@@ -17,13 +16,15 @@ use super::rules::Table;
 const PATIENCE: &str = "10";
 
 /// The programs of one family.
+#[derive(Debug)]
 pub(super) struct Tool {
     family: Family,
-    program: IPTables,
+    /// The one that the others are named after.
+    name: &'static str,
 }
 
 impl Tool {
-    /// Probes the program, the privilege and the tables.
+    /// Probes the programs, the privilege and the tables. Writes nothing.
     pub(super) fn open(family: Family) -> Result<Self> {
         let name = if family == Family::V4 { "iptables" } else { "ip6tables" };
         let unavailable = |why: &dyn fmt::Display| Error::Unavailable {
@@ -32,18 +33,15 @@ impl Tool {
         // Asks the program for its version, without which there is none.
         iptables::new(family == Family::V6).map_err(|err| unavailable(&err))?;
         let tool = Self::new(family, name);
-        for table in Table::ALL {
-            tool.show(table).map_err(|err| unavailable(&err))?;
-        }
+        let mut nothing = Batch::default();
+        Table::ALL.into_iter().for_each(|table| nothing.touch(table));
+        tool.run_restore(&["--test"], &nothing).map_err(|err| unavailable(&err))?;
         Ok(tool)
     }
 
-    /// The program of this name, taken for one that waits for the lock of the tables (since 1.4.20).
-    pub(super) const fn new(family: Family, program: &'static str) -> Self {
-        Self {
-            family,
-            program: IPTables { cmd: program, has_check: true, has_wait: true, is_numeric: false },
-        }
+    /// The programs of this name, taken for ones that wait for the lock of the tables (since 1.4.20).
+    pub(super) const fn new(family: Family, name: &'static str) -> Self {
+        Self { family, name }
     }
 
     pub(super) const fn family(&self) -> Family {
@@ -51,40 +49,47 @@ impl Tool {
     }
 
     pub(super) const fn name(&self) -> &'static str {
-        self.program.cmd
+        self.name
     }
 
     /// What stands in these tables.
     pub(super) fn list(&self, tables: &[Table], owner: OwnerId) -> Result<Listing> {
-        let mut listing = Listing::default();
-        for &table in tables {
-            let doing = || format!("list table '{}' of {}", table.name(), self.name());
-            let text = self.show(table).map_err(|why| Error::driver(doing(), why))?;
-            listing.read(table, owner, &text);
-        }
-        Ok(listing)
+        let text = self.show(tables)?;
+        Ok(Listing::read(owner, &text))
     }
 
-    /// The rules of a table, as the program prints them, or what it says against it.
-    pub(super) fn show(&self, table: Table) -> Result<String, String> {
-        // Not `list_table`, which takes the empty output of a failure for an empty table.
-        let output = self.program.execute(table.name(), "-S").map_err(|err| err.to_string())?;
-        if !output.status.success() {
-            return Err(complaint(&output.stderr));
+    /// The rules of these tables, as `-save` prints them. One program does for several tables, and takes as long as for one.
+    pub(super) fn show(&self, tables: &[Table]) -> Result<String> {
+        let program = format!("{}-save", self.name);
+        let doing = || format!("list rules with {program}");
+        let mut command = Command::new(&program);
+        if let [table] = tables {
+            command.args(["-t", table.name()]);
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = command.stdin(Stdio::null()).output().map_err(Error::io(doing))?;
+        if !output.status.success() {
+            return Err(Error::driver(doing(), complaint(&output.stderr)));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // A table with rules that the program cannot print is passed over, and that told in a comment.
+        match text.lines().find(|line| line.starts_with('#') && line.contains("is incompatible")) {
+            Some(line) => Err(Error::driver(doing(), line.trim_start_matches(['#', ' ']))),
+            None => Ok(text),
+        }
     }
 
     /// Carries out the commands, those of a table at once or not at all. Without any it does nothing.
     pub(super) fn restore(&self, batch: &Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let program = format!("{}-restore", self.name());
+        if batch.is_empty() { Ok(()) } else { self.run_restore(&[], batch) }
+    }
+
+    fn run_restore(&self, options: &[&str], batch: &Batch) -> Result<()> {
+        let program = format!("{}-restore", self.name);
         let doing = || format!("change rules with {program}");
         let failed = |err| Error::io(doing)(err);
         let mut child = Command::new(&program)
             .args(["--noflush", "--wait", PATIENCE])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -98,12 +103,6 @@ impl Tool {
             return Err(Error::driver(doing(), complaint(&output.stderr)));
         }
         written.map_err(failed)
-    }
-}
-
-impl fmt::Debug for Tool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tool").field(&self.name()).finish()
     }
 }
 
@@ -121,6 +120,11 @@ pub(super) struct Batch(BTreeMap<Table, Vec<String>>);
 impl Batch {
     pub(super) fn push(&mut self, table: Table, command: String) {
         self.0.entry(table).or_default().push(command);
+    }
+
+    /// Names a table without a command for it.
+    fn touch(&mut self, table: Table) {
+        self.0.entry(table).or_default();
     }
 
     pub(super) fn is_empty(&self) -> bool {
