@@ -165,11 +165,19 @@ impl Relay {
                 STREAMS => self.arrived()?,
                 DATAGRAMS => self.received()?,
                 TIMER => self.rang(),
-                token if self.connections.contains_key(&(token & !1)) => self.progress(token, flags),
-                token => self.answered(token),
+                token => self.go_on(token, flags),
             }
         }
         self.settle()
+    }
+
+    /// Hands on what came for a client, or from one that is known.
+    fn go_on(&mut self, token: u64, flags: EventFlags) {
+        if self.connections.contains_key(&(token & !1)) {
+            self.progress(token, flags);
+        } else if let Some(session) = self.sessions.get(token) {
+            session.answer(&mut self.buffer);
+        }
     }
 
     /// What was late is looked for after each turn; the timer only has to be silent again.
@@ -246,12 +254,6 @@ impl Relay {
         }
     }
 
-    fn answered(&mut self, token: u64) {
-        if let Some(session) = self.sessions.get(token) {
-            session.answer(&mut self.buffer);
-        }
-    }
-
     /// Ends what is late, and waits for what is to come next.
     fn settle(&mut self) -> Result<()> {
         let now = Instant::now();
@@ -295,6 +297,24 @@ impl Relay {
 
 fn failed(errno: Errno) -> Error {
     Error::io(|| "hand on what arrives at ::1")(errno.into())
+}
+
+impl Drop for Relay {
+    /// The last that a container said before it ended is here already, and gets where it was to go.
+    fn drop(&mut self) {
+        for source in [&self.streams.events, &self.datagrams.events, &self.timer] {
+            // One of them may be left alone already.
+            let _ = epoll::delete(&self.events, source);
+        }
+        for _ in 0..MOST_AT_ONCE {
+            match ready(&self.events) {
+                Ok(ready) if !ready.is_empty() => {
+                    ready.iter().for_each(|(token, flags)| self.go_on(*token, *flags))
+                }
+                _ => return,
+            }
+        }
+    }
 }
 
 /// Readable when there is something to do.

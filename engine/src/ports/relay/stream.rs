@@ -117,10 +117,7 @@ impl Connection {
 impl Drop for Connection {
     /// One that is broken off does not look as if all had been said.
     fn drop(&mut self) {
-        if !self.is_over() {
-            self.client.reset();
-            self.target.reset();
-        }
+        [&self.client, &self.target].into_iter().filter(|side| !side.told).for_each(Side::reset);
     }
 }
 

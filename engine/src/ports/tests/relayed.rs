@@ -123,6 +123,23 @@ fn a_container_that_has_said_all_still_hears_its_client() {
 }
 
 #[test]
+fn the_last_words_of_a_container_that_ends_are_heard() {
+    on_a_host(|| {
+        let reserved = reserve(&["8080:80"]).unwrap();
+        let mut relay = Relay::new(&reserved, &ips(&[CONTAINER])).unwrap().unwrap();
+        let server = container(80);
+        let client = client();
+        until_ready(&mut relay, &server);
+        let (mut taken, _) = server.accept().unwrap();
+        until_idle(&mut relay);
+        taken.write_all(&[7; 1 << 18]).unwrap();
+        drop(taken);
+        drop(relay);
+        assert_eq!(said(&client), [7; 1 << 18]);
+    });
+}
+
+#[test]
 fn a_slow_reader_gets_all_and_holds_off_whoever_writes() {
     const ALL: usize = 32 << 20;
     on_a_host(|| {
