@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mica_conformance::network::Namespace;
 
-use crate::bed::{Answer, Bed, eventually, once};
+use crate::bed::{Answer, Bed, eventually, kill, once};
 
 /// What `httpd` serves at `/page`.
 const PAGE: &str = "from the image\n";
@@ -37,7 +37,7 @@ fn page(at: &str) -> String {
 }
 
 fn try_page(at: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5))?;
+    let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
@@ -49,12 +49,10 @@ fn is_refused(at: &str) -> bool {
     try_page(at.parse().unwrap()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// Makes a socket in a container; it waits for 20 seconds at the most.
-fn inside(bed: &Bed, name: &str, make: impl FnOnce() -> io::Result<UdpSocket> + Send) -> UdpSocket {
+/// Does what a process of the container would.
+fn inside<T: Send>(bed: &Bed, name: &str, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let namespace = File::open(format!("/proc/{}/ns/net", bed.field(name, "{{.State.Pid}}"))).unwrap();
-    let socket = Namespace::of(namespace.as_fd()).unwrap().inside(make).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    socket
+    Namespace::of(namespace.as_fd()).unwrap().inside(work)
 }
 
 /// Where on the host a port of a container is published.
@@ -64,16 +62,37 @@ fn places(bed: &Bed, name: &str, port: &str) -> BTreeSet<SocketAddr> {
 
 #[test]
 fn a_published_port_is_reached_at_every_address_of_the_host() {
+    for firewall in ["nft", "iptables"] {
+        once(|bed| {
+            let script = "busybox httpd -p 80 -h /srv; sleep 1000";
+            let run = ["--firewall", firewall, "run", "-d", "--name", "web", "-p", "8080:80"];
+            bed.ok(&[&run[..], &["busybox", "sh", "-c", script]].concat());
+            let gateway = bed.field("web", "{{.NetworkSettings.Gateway}}");
+            for at in ["127.0.0.1", "[::1]", &gateway] {
+                assert_eq!(page(&format!("{at}:8080")), PAGE, "{at} by {firewall}");
+            }
+            let everywhere = ["0.0.0.0:8080", "[::]:8080"].map(|at| at.parse().unwrap());
+            assert_eq!(places(bed, "web", "80"), BTreeSet::from(everywhere));
+            bed.ok(&["rm", "-f", "web"]);
+            assert!(is_refused("127.0.0.1:8080") && is_refused("[::1]:8080"), "{firewall}");
+        });
+    }
+}
+
+#[test]
+fn containers_of_another_network_reach_what_is_published_for_others_and_nothing_else() {
     once(|bed| {
-        serve(bed, "web", &["-p", "8080:80"], &[80]);
+        bed.ok(&["network", "create", "other"]);
+        serve(bed, "web", &["-p", "8080:80", "-p", "127.0.0.1:9090:80", "-p", "[::1]:9091:80"], &[80]);
+        let address = bed.field("web", "{{.NetworkSettings.IPAddress}}");
         let gateway = bed.field("web", "{{.NetworkSettings.Gateway}}");
-        for at in ["127.0.0.1", "[::1]", &gateway] {
-            assert_eq!(page(&format!("{at}:8080")), PAGE, "{at}");
+        assert_eq!(page("127.0.0.1:9090"), PAGE);
+        bed.ok(&["run", "-d", "--name", "client", "--network", "other", "busybox", "sleep", "1000"]);
+        let fetch = |at: &str| inside(bed, "client", || try_page(at.parse().unwrap()));
+        assert!(fetch(&format!("{gateway}:8080")).unwrap().ends_with(PAGE));
+        for closed in [format!("{gateway}:9090"), format!("{gateway}:9091"), format!("{address}:80")] {
+            fetch(&closed).unwrap_err();
         }
-        let everywhere = ["0.0.0.0:8080", "[::]:8080"].map(|at| at.parse().unwrap());
-        assert_eq!(places(bed, "web", "80"), BTreeSet::from(everywhere));
-        bed.ok(&["rm", "-f", "web"]);
-        assert!(is_refused("127.0.0.1:8080") && is_refused("[::1]:8080"));
     });
 }
 
@@ -156,7 +175,8 @@ fn a_thousand_ports_are_published_and_the_container_keeps_its_limit() {
 fn datagrams_find_their_way_and_back() {
     once(|bed| {
         bed.ok(&["run", "-d", "--name", "echo", "-p", "5353:53/udp", "busybox", "sleep", "1000"]);
-        let server = inside(bed, "echo", || UdpSocket::bind("[::]:53"));
+        let server = inside(bed, "echo", || UdpSocket::bind("[::]:53")).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut buffer = [0; 16];
         for at in ["127.0.0.1", "::1"].map(|at| IpAddr::from_str(at).unwrap()) {
             let client = UdpSocket::bind((at, 0)).unwrap();
@@ -206,6 +226,17 @@ fn a_container_that_is_started_again_gets_its_ports_again() {
         serve(bed, "web", &["-p", "8080:80"], &[80]);
         assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
         bed.ok(&["restart", "-t", "0", "web"]);
+        assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
+    });
+}
+
+#[test]
+fn a_port_is_free_again_however_its_container_ended() {
+    once(|bed| {
+        serve(bed, "web", &["-p", "8080:80"], &[80]);
+        kill(bed.supervisor("web"));
+        serve(bed, "next", &["-p", "8080:81"], &[81]);
+        assert_eq!(bed.field("web", "{{.State.Status}}"), "exited");
         assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
     });
 }
