@@ -11,7 +11,7 @@ use crate::container::{ConnectWish, NetworkMode, Networking};
 use crate::{Engine, Error, Result, networks};
 
 /// What Docker calls the default network, too.
-const DEFAULT: &str = "default";
+const DOCKERS_DEFAULT: &str = "default";
 
 /// What a container sees of networks.
 #[derive(Debug, Default, Args)]
@@ -80,9 +80,12 @@ impl NetworkFlags {
         Ok(asked)
     }
 
-    fn understand(mut self) -> Result<Asked> {
+    fn understand(self) -> Result<Asked> {
         let (mode, mut networks) = mode(&self.networks)?;
-        self.grant(&mode, &mut networks)?;
+        match networks.first_mut() {
+            Some((_, first)) => self.grant(first)?,
+            None => self.refuse_without_network()?,
+        }
         let mut networking = Networking {
             mode,
             publish: published(&self.publish)?,
@@ -98,33 +101,43 @@ impl NetworkFlags {
         Ok(Asked { networking, networks, warning })
     }
 
-    /// Adds what flags of their own say of the first network.
-    fn grant(&mut self, mode: &NetworkMode, networks: &mut [(String, ConnectWish)]) -> Result<()> {
-        let [(_, first), ..] = networks else {
-            return match mode {
-                _ if self.ip.is_some() || self.ip6.is_some() || !self.link_local.is_empty() => {
-                    refuse("user specified IP address is supported on user defined networks only")
-                }
-                _ if !self.aliases.is_empty() => refuse(
-                    "network-scoped aliases are supported only for containers in user defined networks",
-                ),
-                _ if self.mac.is_some() => refuse("conflicting options: mac-address and the network mode"),
-                _ => Ok(()),
-            };
-        };
-        let both = |is_given: bool, flag: &str, field: &str| match is_given {
-            true => {
-                refuse(&format!("conflicting options: cannot specify both {flag} and per-network {field}"))
-            }
-            false => Ok(()),
-        };
+    /// Refuses what only a network could grant.
+    fn refuse_without_network(&self) -> Result<()> {
+        if self.ip.is_some() || self.ip6.is_some() || !self.link_local.is_empty() {
+            return refuse("user specified IP address is supported on user defined networks only");
+        }
+        if !self.aliases.is_empty() {
+            return refuse(
+                "network-scoped aliases are supported only for containers in user defined networks",
+            );
+        }
+        if self.mac.is_some() {
+            return refuse("conflicting options: mac-address and the network mode");
+        }
+        Ok(())
+    }
+
+    /// Adds to the first network what flags of their own say of it.
+    fn grant(&self, first: &mut ConnectWish) -> Result<()> {
         let has = |six: bool| first.addresses.iter().any(|address| address.is_ipv6() == six);
-        both(self.ip.is_some() && has(false), "--ip", "IPv4 address")?;
-        both(self.ip6.is_some() && has(true), "--ip6", "IPv6 address")?;
-        both(self.mac.is_some() && first.mac.is_some(), "--mac-address", "MAC address")?;
-        both(!self.aliases.is_empty() && !first.aliases.is_empty(), "--network-alias", "alias")?;
-        let is_local_twice = !self.link_local.is_empty() && !first.link_local.is_empty();
-        both(is_local_twice, "--link-local-ip", "link-local IP addresses")?;
+        let (has_four, has_six) = (has(false), has(true));
+        for (is_twice, flag, field) in [
+            (self.ip.is_some() && has_four, "--ip", "IPv4 address"),
+            (self.ip6.is_some() && has_six, "--ip6", "IPv6 address"),
+            (self.mac.is_some() && first.mac.is_some(), "--mac-address", "MAC address"),
+            (!self.aliases.is_empty() && !first.aliases.is_empty(), "--network-alias", "alias"),
+            (
+                !self.link_local.is_empty() && !first.link_local.is_empty(),
+                "--link-local-ip",
+                "link-local IP addresses",
+            ),
+        ] {
+            if is_twice {
+                return refuse(&format!(
+                    "conflicting options: cannot specify both {flag} and per-network {field}"
+                ));
+            }
+        }
         let addresses = self.ip.map(IpAddr::V4).into_iter().chain(self.ip6.map(IpAddr::V6));
         addresses.into_iter().try_for_each(|address| wish::add(first, address))?;
         self.link_local.iter().try_for_each(|&address| wish::link_local(first, address))?;
@@ -147,7 +160,7 @@ fn mode(texts: &[String]) -> Result<(NetworkMode, Vec<(String, ConnectWish)>)> {
     let mut names = Vec::new();
     let mut alone = None;
     for (name, _) in &mut networks {
-        if name == DEFAULT {
+        if name == DOCKERS_DEFAULT {
             networks::DEFAULT.clone_into(name);
         }
         if names.contains(name) {
