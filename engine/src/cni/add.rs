@@ -135,13 +135,24 @@ fn connect(
 }
 
 /// The ports of the host, which nobody else has until the endpoint is recorded.
+///
+/// No process holds the ports of an endpoint outside. They are bound here until its record is there: so of two who want the
+/// same one finds the other's socket or its record.
 fn reserve(networks: &Networks, config: &Config, gateway: Families) -> Result<Reserved> {
-    let who = |port: &Port| networks.publisher(&[*port]).ok().flatten().map(|(_, by)| by);
+    if config.wishes.publish.is_empty() {
+        return Ok(Reserved::default());
+    }
+    let holder = |published: &[(Port, String)], port: &Port| {
+        published.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())
+    };
+    let before = networks.published()?;
+    let who = |port: &Port| holder(&before, port);
     let reserved = Reserved::reserve(&config.wishes.publish, gateway, &who)?;
-    // Asked again when all are held: while they were being bound one may have been recorded by another, and let go.
-    match networks.publisher(reserved.ports())? {
+    // Looked at again when all are bound: while they were, one may have been recorded by another, and let go.
+    let now = networks.published()?;
+    match reserved.ports().iter().find_map(|port| Some((port, holder(&now, port)?))) {
         Some((port, by)) => {
-            Err(mica_core::Error::InUse { what: format!("port {port} of the host"), by }.into())
+            Err(Error::from(mica_core::Error::InUse { what: format!("port {port} of the host"), by }))
         }
         None => Ok(reserved),
     }

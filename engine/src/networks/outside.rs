@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mica_core::network::{Endpoint, NetworkId, Port, Scope};
+use mica_core::network::{Endpoint, NetworkId, Scope};
 use rustix::fs::fstatfs;
 use serde::{Deserialize, Serialize};
 
@@ -84,23 +84,6 @@ impl Networks {
     /// Waits until nobody else is at this endpoint, which no supervisor guards.
     pub(crate) fn turn_at(&self, container: &str) -> Result<Passing> {
         Passing::wait(&self.run_directory("turns")?.join(container))
-    }
-
-    /// Whose endpoint publishes one of these ports already, for people.
-    ///
-    /// Nobody holds the ports of an endpoint outside by a socket. Who asks this holds those that it wants by one, until its
-    /// own endpoint is recorded: so of two who want the same port one finds the other's socket or its record.
-    pub(crate) fn publisher(&self, ports: &[Port]) -> Result<Option<(Port, String)>> {
-        for network in self.records()?.found {
-            for record in self.endpoints(&network.network.id)? {
-                let taken = record.endpoint.ports.iter();
-                let found = taken.copied().find(|taken| ports.iter().any(|port| port.overlaps(taken)));
-                if let Some(port) = found {
-                    return Ok(Some((port, format!("container '{}'", record.name))));
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Takes an endpoint away with all that it has. What fails half-way keeps its record.

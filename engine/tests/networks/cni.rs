@@ -511,6 +511,26 @@ fn containers_that_are_connected_at_once_get_addresses_of_their_own() {
 }
 
 #[test]
+fn of_containers_that_want_a_port_at_once_one_gets_it() {
+    let runtime = Runtime::new();
+    let pods: Vec<Pod> = ["a", "b", "c", "d"].into_iter().map(Pod::new).collect();
+    let ports = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
+    let config = runtime.config(json!({ "runtimeConfig": ports }));
+    let mut commands: Vec<Command> =
+        pods.iter().map(|pod| runtime.command("ADD", Some(pod), &config)).collect();
+    let answers: Vec<Answer> = thread::scope(|scope| {
+        let host = &runtime.host;
+        let running: Vec<_> =
+            commands.iter_mut().map(|command| scope.spawn(move || host.run(command))).collect();
+        running.into_iter().map(|running| running.join().unwrap()).collect()
+    });
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != Some(0)).map(told).collect();
+    assert_eq!(refused.len(), 3, "{answers:?}");
+    assert!(refused.iter().all(|(_, text)| text.contains("8080")), "{refused:?}");
+    assert_eq!(runtime.host.inspect("pods")["Containers"].as_object().unwrap().len(), 1);
+}
+
+#[test]
 fn rules_that_were_flushed_come_back_for_all_with_the_next_container() {
     let runtime = Runtime::new();
     let (one, other) = (Pod::new("one"), Pod::new("other"));
