@@ -19,6 +19,7 @@ mod names;
 mod network_crash;
 mod network_live;
 mod networks;
+mod outside;
 mod ports;
 mod power_cut;
 #[path = "../common/run.rs"]
