@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mica_core::network::{Family, Interface};
-use mica_names::Responder;
+use mica_names::{Responder, View};
 
 use crate::container::etc::{self, Around, Files, Wished};
 use crate::container::{Container, NetworkMode, Record};
@@ -91,7 +91,7 @@ impl Names {
         let looked = server.look(networks);
         if let Err(error) = server.responder.turn() {
             self.server = None;
-            return Err(Error::doing(|| "answer a container's queries for names".to_owned())(error));
+            return Err(Error::doing(|| "answer a container's queries for names")(error));
         }
         looked
     }
@@ -112,7 +112,8 @@ impl Names {
             (Some(server), _) => {
                 server.circle = circle;
                 server.seen = Seen::default();
-                server.look(networks)
+                // The servers of before may be ones that must not be asked any more.
+                server.look(networks).inspect_err(|_| server.responder.show(View::default()))
             }
             (None, Some(namespace)) if is_needed => {
                 let (seen, view) = circle.view(networks)?;

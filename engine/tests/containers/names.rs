@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -248,6 +249,34 @@ fn a_container_of_internal_networks_alone_asks_nobody_outside() {
         assert_eq!(lookup(bed, "inside", "b.example.org"), BTreeSet::from([ANYWHERE.to_owned()]));
         bed.ok(&["network", "disconnect", "open", "inside"]);
         assert_eq!(lookup(bed, "inside", "secret.example.org"), none());
+        assert!(!resolver.was_asked("secret.example.org"));
+    });
+}
+
+#[test]
+fn a_container_that_lost_its_way_out_asks_nobody_outside_even_where_records_are_damaged() {
+    once(|bed| {
+        let resolver = Resolver::start("127.0.0.53");
+        bed.ok(&["network", "create", "--internal", "inside"]);
+        bed.ok(&["network", "create", "open"]);
+        let run = ["run", "-d", "--name", "web", "--network", "inside", "--network", "open"];
+        with_resolv(bed, "nameserver 127.0.0.53\n", &[&run[..], &["busybox", "sleep", "1000"]].concat());
+        assert_eq!(lookup(bed, "web", "a.example.org"), BTreeSet::from([ANYWHERE.to_owned()]));
+
+        let id = bed.ok(&["network", "inspect", "-f", "{{.Id}}", "inside"]);
+        let owner = fs::read_to_string(bed.root().join("owner")).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let run = Path::new("/run/mica").join(owner.trim()).join(boot.trim());
+        let damaged = run.join("endpoints").join(id.trim()).join("x.json");
+        fs::write(&damaged, "{").unwrap();
+        let said = bed.fails(1, &["network", "disconnect", "open", "web"]);
+        assert!(said.contains("x.json"), "{said}");
+        assert_eq!(lookup(bed, "web", "secret.example.org"), none());
+        assert!(!resolver.was_asked("secret.example.org"));
+
+        fs::remove_file(damaged).unwrap();
+        assert!(!lookup(bed, "web", "web").is_empty());
+        assert_eq!(lookup(bed, "web", "secret.example.org"), none());
         assert!(!resolver.was_asked("secret.example.org"));
     });
 }
