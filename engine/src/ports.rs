@@ -6,7 +6,7 @@
 //! are free at once.
 //!
 //! What arrives at them the kernel leads to the container, by the rules of the network's driver, but for what is sent to
-//! `::1`: that is handed on by a [`Relay`].
+//! `::1`: that is handed on by a relay.
 
 mod bind;
 mod choose;
