@@ -307,11 +307,12 @@ impl Drop for Relay {
             let _ = epoll::delete(&self.events, source);
         }
         for _ in 0..MOST_AT_ONCE {
-            match ready(&self.events) {
-                Ok(ready) if !ready.is_empty() => {
-                    ready.iter().for_each(|(token, flags)| self.go_on(*token, *flags))
-                }
-                _ => return,
+            let ready = ready(&self.events).unwrap_or_default();
+            if ready.is_empty() {
+                return;
+            }
+            for (token, flags) in ready {
+                self.go_on(token, flags);
             }
         }
     }
