@@ -9,7 +9,7 @@
 //! A view without servers forwards nothing. It is the one to show a container all of whose networks are internal: a
 //! query that is passed on carries data out of a network that has no other way out (CVE-2024-29018).
 //!
-//! The responder starts no thread that stays. Its owner waits for [one descriptor](Responder::as_fd) beside its own and calls
+//! The responder starts no thread that stays. Its owner waits for its one descriptor beside others and calls
 //! [`Responder::turn`] when that is readable:
 //!
 //! ```no_run
