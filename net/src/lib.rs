@@ -1,7 +1,7 @@
 //! Network drivers.
 //!
-//! Each is a module that exports its entry for a registry. What they share: talking with the kernel ([`netlink`]), work in a
-//! container's namespace ([`namespace`], [`inside`]), and, for those behind the host, what gets through ([`firewall`]).
+//! Each is a module that exports its entry for a registry. What they share: talking with the kernel (`netlink`), work in a
+//! container's namespace (`namespace`, `inside`), and, for those behind the host, what gets through (`firewall`).
 
 mod bridge;
 mod endpoint;
