@@ -51,7 +51,7 @@ impl Engine {
     /// host for it.
     pub fn connect(&self, container: &Container, network: &str, wish: ConnectWish) -> Result<Vec<String>> {
         refuse_other_modes(container)?;
-        let connection = connection(&self.networks()?, network, &wish)?;
+        let connection = connection(&self.networks()?, network, wish)?;
         match self.reach(container, Purpose::Change("being connected"), None)? {
             Reached::Live(supervisor, _) => {
                 container.send(&supervisor, &Request::Connect(Box::new(connection)), &[])?;
@@ -107,7 +107,7 @@ impl Engine {
         let networks = self.networks()?;
         let mut connections: Vec<Connection> = Vec::new();
         for (name, wish) in wanted {
-            let connection = connection(&networks, name, wish)?;
+            let connection = connection(&networks, name, wish.clone())?;
             if connections.iter().any(|other| other.network == connection.network) {
                 return Err(Error::Invalid(format!("network {} is named twice", connection.name)));
             }
@@ -133,10 +133,10 @@ fn refuse_other_modes(container: &Container) -> Result<()> {
 }
 
 /// A connection to the network of this name, as it is recorded.
-pub(super) fn connection(networks: &Networks, name: &str, wish: &ConnectWish) -> Result<Connection> {
+pub(super) fn connection(networks: &Networks, name: &str, wish: ConnectWish) -> Result<Connection> {
     let network = networks.get(name)?;
-    network.refuse_wish(wish)?;
-    Ok(Connection { network: network.network.id, name: network.name().to_owned(), wish: wish.clone() })
+    network.refuse_wish(&wish)?;
+    Ok(Connection { network: network.network.id, name: network.name().to_owned(), wish })
 }
 
 /// Why a container of this mode is connected to no network.

@@ -38,6 +38,8 @@ pub(crate) struct Sandbox<'e> {
     /// Where it is, in the order of its interfaces. One is here as soon as it is recorded.
     members: Vec<Member>,
     names: Option<Names>,
+    /// In which families its ports are published, and kept on the host.
+    published_in: Families,
     ports: Reserved,
     relay: Option<Relay>,
     /// The driver that had to make anew what its endpoints share.
@@ -57,6 +59,7 @@ impl<'e> Sandbox<'e> {
             connections,
             members: Vec::new(),
             names: None,
+            published_in: Families::NONE,
             ports: Reserved::default(),
             relay: None,
             rebuilt: None,
@@ -146,8 +149,9 @@ impl<'e> Sandbox<'e> {
         hit("network.namespace")?;
         let record = |connection: &Connection| self.networks.of_id(&connection.network, &connection.name);
         let networks: Vec<NetworkRecord> = self.connections.iter().map(record).collect::<Result<_>>()?;
-        let elected = self.elect(&networks);
-        self.ports = self.with_room(|sandbox| sandbox.reserve(elected.families()))?;
+        let all: Vec<&NetworkRecord> = networks.iter().collect();
+        let elected = self.elect(&all);
+        self.publish_in(self.publishing(&elected, &all)?)?;
         hit("network.reserved")?;
         for (network, connection) in networks.into_iter().zip(self.connections.clone()) {
             let gateway = elected.of(&network.network.id);
@@ -209,7 +213,13 @@ impl<'e> Sandbox<'e> {
     /// Tries once more where what is in the way may be a killed container's, at which no command has looked since.
     fn with_room<T>(&self, take: impl Fn(&Self) -> Result<T>) -> Result<T> {
         match take(self) {
-            Err(error) => if self.networks.release_abandoned()? { take(self) } else { Err(error) },
+            Err(error) => {
+                if self.networks.release_abandoned()? {
+                    take(self)
+                } else {
+                    Err(error)
+                }
+            }
             taken => taken,
         }
     }

@@ -36,7 +36,7 @@ impl Serve<'_> {
             Request::Processes => self.processes(),
             Request::Namespace => self.namespace(),
             Request::Connect(connection) => {
-                self.in_sandbox(|sandbox| Ok(Answer::Connected { notes: sandbox.connect(*connection)? }))
+                self.in_sandbox(|sandbox| Ok(Answer::Connected { notes: sandbox.connect(&connection)? }))
             }
             Request::Disconnect { network, force } => {
                 self.in_sandbox(|sandbox| sandbox.disconnect(&network, force).map(|()| Answer::Done))

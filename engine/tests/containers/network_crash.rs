@@ -61,8 +61,7 @@ fn leases(bed: &Bed) -> Vec<String> {
     let tables = files(&run(bed).join("leases")).into_iter().filter(|path| path.extension().is_some());
     let held = tables.flat_map(|path| {
         let table: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        let held = table["held"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        held
+        table["held"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
     });
     held.collect()
 }

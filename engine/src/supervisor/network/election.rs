@@ -13,11 +13,6 @@ pub(super) struct Elected {
 }
 
 impl Elected {
-    /// In which families there is one.
-    pub(super) fn families(&self) -> Families {
-        Families { v4: self.v4.is_some(), v6: self.v6.is_some() }
-    }
-
     /// In which families this network is.
     pub(super) fn of(&self, network: &NetworkId) -> Families {
         Families { v4: self.v4.as_ref() == Some(network), v6: self.v6.as_ref() == Some(network) }
@@ -26,14 +21,13 @@ impl Elected {
 
 impl Sandbox<'_> {
     /// Elects among networks that the container is connected to.
-    pub(super) fn elect<'n>(&self, networks: impl IntoIterator<Item = &'n NetworkRecord> + Clone) -> Elected {
+    pub(super) fn elect(&self, networks: &[&NetworkRecord]) -> Elected {
         let priority = |id| {
             let connection = self.connections.iter().find(|connection| connection.network == id);
             connection.map_or(0, |connection| connection.wish.priority)
         };
         let elected = |family| {
-            let networks = networks.clone().into_iter();
-            elect(family, networks.map(|record| (&record.network, priority(record.network.id))))
+            elect(family, networks.iter().map(|record| (&record.network, priority(record.network.id))))
         };
         Elected { v4: elected(Family::V4), v6: elected(Family::V6) }
     }

@@ -7,20 +7,22 @@ use mica_core::network::{Families, NetworkId};
 use super::election::Elected;
 use super::{Sandbox, hit};
 use crate::container::Connection;
-use crate::ports::{Relay, Reserved};
+use crate::networks::NetworkRecord;
+use crate::ports::Relay;
 use crate::{Error, Result};
 
 impl Sandbox<'_> {
     /// Connects the container to one more network, and records that. After an error it is connected to those of before. What
     /// is to be told comes back.
-    pub(crate) fn connect(&mut self, connection: Connection) -> Result<Vec<String>> {
-        self.refuse_connected(&connection)?;
+    pub(crate) fn connect(&mut self, connection: &Connection) -> Result<Vec<String>> {
+        self.refuse_connected(connection)?;
         let network = self.networks.of_id(&connection.network, &connection.name)?;
         let (before, count) = (self.elected(), self.members.len());
         self.connections.push(connection.clone());
-        let known = self.members.iter().map(|(network, _)| network);
-        let after = self.elect(known.chain([&network]).collect::<Vec<_>>());
-        let connected = self.publish_in(after.families()).and_then(|()| {
+        let known: Vec<_> = self.members.iter().map(|(network, _)| network).chain([&network]).collect();
+        let after = self.elect(&known);
+        let families = self.publishing(&after, &known);
+        let connected = families.and_then(|families| self.publish_in(families)).and_then(|()| {
             // Who loses a default route does so first: there are never two.
             self.regate(&after)?;
             let gateway = after.of(&connection.network);
@@ -61,7 +63,7 @@ impl Sandbox<'_> {
         let rest = [
             self.networks.give_back(&record),
             self.regate(&after),
-            self.publish_in(after.families()),
+            self.publish_again(&after),
             self.show_change(),
             self.container.set_connections(&self.connections),
         ];
@@ -80,7 +82,17 @@ impl Sandbox<'_> {
 
     /// The gateways among those that stand.
     fn elected(&self) -> Elected {
-        self.elect(self.members.iter().map(|(network, _)| network))
+        self.elect(&self.standing())
+    }
+
+    fn standing(&self) -> Vec<&NetworkRecord> {
+        self.members.iter().map(|(network, _)| network).collect()
+    }
+
+    /// Keeps the ports if any of those that stand can still publish them.
+    fn publish_again(&mut self, elected: &Elected) -> Result<()> {
+        let families = self.publishing(elected, &self.standing())?;
+        self.publish_in(families)
     }
 
     fn refuse_connected(&self, connection: &Connection) -> Result<()> {
@@ -88,18 +100,6 @@ impl Sandbox<'_> {
             true => Err(already_connected(self.container.name(), &connection.name)),
             false => Ok(()),
         }
-    }
-
-    /// Reserves the host's ports when there is the first gateway, and gives them back when there is none any more.
-    fn publish_in(&mut self, families: Families) -> Result<()> {
-        let had = self.members.iter().any(|(_, record)| record.endpoint.gateway != Families::NONE);
-        if families == Families::NONE {
-            self.relay = None;
-            self.ports = Reserved::default();
-        } else if !had {
-            self.ports = self.with_room(|sandbox| sandbox.reserve(families))?;
-        }
-        Ok(())
     }
 
     /// Has the gateways be these: those that lose it, then those that get it.
@@ -169,7 +169,7 @@ impl Sandbox<'_> {
             }
         }
         failures.extend(self.regate(before).err());
-        failures.extend(self.publish_in(before.families()).err());
+        failures.extend(self.publish_again(before).err());
         failures.extend(self.show_change().err());
         crate::networks::all(failures).err().unwrap_or_else(|| self.container.not_running())
     }

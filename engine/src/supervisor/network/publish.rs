@@ -7,13 +7,42 @@ use std::net::IpAddr;
 use mica_core::network::{Families, Family, Port, Publish};
 
 use super::Sandbox;
+use super::election::Elected;
 use crate::Result;
 use crate::networks::NetworkRecord;
 use crate::ports::Reserved;
 
 impl Sandbox<'_> {
-    /// Keeps the host's ports for a container that has a gateway in these families.
-    pub(super) fn reserve(&self, families: Families) -> Result<Reserved> {
+    /// In which families the gateway, which is one of these networks, publishes ports.
+    pub(super) fn publishing(&self, elected: &Elected, networks: &[&NetworkRecord]) -> Result<Families> {
+        let mut families = Families::NONE;
+        for network in networks {
+            let gateway = elected.of(&network.network.id);
+            if gateway != Families::NONE && self.can_publish(network)? {
+                families = Families { v4: families.v4 || gateway.v4, v6: families.v6 || gateway.v6 };
+            }
+        }
+        Ok(families)
+    }
+
+    fn can_publish(&self, network: &NetworkRecord) -> Result<bool> {
+        Ok(self.networks.driver(&network.driver)?.capabilities().ports.is_yes())
+    }
+
+    /// Keeps the host's ports from the moment on at which they are published in any family, and gives them back when they are in
+    /// none any more.
+    pub(super) fn publish_in(&mut self, families: Families) -> Result<()> {
+        if families == Families::NONE {
+            self.relay = None;
+            self.ports = Reserved::default();
+        } else if self.published_in == Families::NONE {
+            self.ports = self.with_room(|sandbox| sandbox.reserve(families))?;
+        }
+        self.published_in = families;
+        Ok(())
+    }
+
+    fn reserve(&self, families: Families) -> Result<Reserved> {
         let known = OnceCell::new();
         let who = |port: &Port| {
             // Whose it is helps who reads the error; that it is taken is known already.
@@ -42,8 +71,7 @@ impl Sandbox<'_> {
 
     /// Those that a network publishes that is the gateway in these families.
     pub(super) fn ports_at(&self, network: &NetworkRecord, gateway: Families) -> Result<Vec<Port>> {
-        let can_publish = self.networks.driver(&network.driver)?.capabilities().ports.is_yes();
-        if gateway == Families::NONE || !can_publish {
+        if gateway == Families::NONE || !self.can_publish(network)? {
             return Ok(Vec::new());
         }
         let is_led = |port: &&Port| port.address().is_none_or(|address| gateway.has(Family::of(address)));
