@@ -118,6 +118,17 @@ fn a_port_that_nobody_named_is_the_same_in_both_families() {
 }
 
 #[test]
+fn localhost_leads_to_a_container_that_has_one_family() {
+    once(|bed| {
+        bed.ok(&["network", "create", "--ipv6=false", "four"]);
+        serve(bed, "web", &["--network", "four", "-p", "8080:80"], &[80]);
+        assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
+        let text = bed.fails(125, &["run", "--network", "four", "-p", "[::]:9090:80", "busybox", "true"]);
+        assert!(text.contains("no network of the container leads IPv6 to it"), "{text}");
+    });
+}
+
+#[test]
 fn all_that_a_container_exposes_is_published_where_it_is_asked() {
     once(|bed| {
         serve(bed, "web", &["-P", "--expose", "80", "--expose", "81-82", "-p", "8082:82"], &[80, 81, 82]);
