@@ -25,6 +25,7 @@ use mica_core::{Error, Result};
 use self::listing::Standing;
 use self::rules::{Chain, Lead, Rule, Table, USER};
 use self::tool::Tool;
+use super::nfnetlink::Connections;
 use super::{Firewall, Ground, Guarded, conntrack};
 
 /// Rules that `iptables` and `ip6tables` keep.
@@ -37,6 +38,7 @@ pub(crate) struct Iptables {
     tools: Vec<Tool>,
     /// Why there is none for IPv6.
     lacking: Option<String>,
+    connections: Connections,
 }
 
 impl Iptables {
@@ -51,7 +53,13 @@ impl Iptables {
             }
             Err(err) => Some(err.to_string()),
         };
-        Ok(Self { owner, lock: dir.join("iptables.lock"), tools, lacking })
+        Ok(Self {
+            owner,
+            lock: dir.join("iptables.lock"),
+            tools,
+            lacking,
+            connections: Connections::default(),
+        })
     }
 
     fn lock(&self) -> Result<File> {
@@ -108,7 +116,7 @@ impl Iptables {
             let rules: Vec<_> = wanted.into_iter().map(|lead| rules::lead(now.mark, lead)).collect();
             tool.restore(&listing.difference(self.owner, &rules, |mark| *mark == now.mark))?;
         }
-        conntrack::forget(&changed)
+        self.connections.with_driver(|nl| conntrack::forget(nl, &changed))
     }
 
     /// Fails where a family has a subnet and no tables, or the bridge a name that no rule can hold.
@@ -214,7 +222,8 @@ impl Firewall for Iptables {
         if let Some((ground, was)) = was {
             led.extend(was.leads(ground));
         }
-        failures.extend(conntrack::forget(&led).err());
+        let forgotten = self.connections.with_driver(|nl| conntrack::forget_answered(nl, &led));
+        failures.extend(forgotten.err());
         Error::unless_complete("published ports", failures)
     }
 

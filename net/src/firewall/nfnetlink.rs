@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mica_core::{Error, Result};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 pub(crate) use wire::{Attributes, Message, Parsed, attributes, find, number, text};
@@ -38,8 +39,8 @@ impl Connections {
     /// failed is not used again.
     pub(crate) fn with<T, E: From<io::Error>>(
         &self,
-        work: impl FnOnce(&mut Netfilter) -> Result<T, E>,
-    ) -> Result<T, E> {
+        work: impl FnOnce(&mut Netfilter) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         /// As many calls are rarely at work at once.
         const MOST: usize = 4;
         let file = fs::metadata("/proc/thread-self/ns/net")?;
@@ -57,8 +58,29 @@ impl Connections {
         Ok(done)
     }
 
+    /// The same for work whose errors are a driver's.
+    pub(crate) fn with_driver<T>(&self, work: impl FnOnce(&mut Netfilter) -> Result<T>) -> Result<T> {
+        let done = self.with(|nl| work(nl).map_err(Failure::Of));
+        done.map_err(|failure| match failure {
+            Failure::Of(error) => error,
+            Failure::Connecting(error) => Error::io(|| "connect to the kernel's netfilter")(error),
+        })
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<(Namespace, Netfilter)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why nothing came of something over a connection.
+enum Failure {
+    Connecting(io::Error),
+    Of(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Connecting(error)
     }
 }
 
@@ -152,7 +174,7 @@ impl Netfilter {
     }
 
     /// Does all of these changes to nftables, or none of them. Without a message it does nothing.
-    pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
+    pub(crate) fn transact(&mut self, messages: &[Message]) -> std::result::Result<(), Refused> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -170,7 +192,7 @@ impl Netfilter {
     }
 
     /// What became of a transaction of so many messages. The kernel has made it, and queued every answer, when `send` returns.
-    fn outcome(&mut self, begin: u32, messages: usize) -> Result<(), Refused> {
+    fn outcome(&mut self, begin: u32, messages: usize) -> std::result::Result<(), Refused> {
         let mut refused: Option<Refused> = None;
         let mut made = false;
         loop {

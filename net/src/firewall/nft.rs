@@ -170,7 +170,7 @@ impl Nft {
         // Those who sent to a port before it was published go on past it, where nothing ends their connection.
         let before = leads(new).filter(|lead| lead.protocol == Protocol::Udp);
         let stale: Vec<Lead> = leads(gone).chain(before).collect();
-        let Err(error) = conntrack::forget(&stale) else { return Ok(()) };
+        let Err(error) = conntrack::forget(nl, &stale) else { return Ok(()) };
         let mut back = self.delete(new);
         back.extend(self.add(gone));
         match nl.transact(&back) {
@@ -207,11 +207,7 @@ impl Nft {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Netfilter) -> Result<T>) -> Result<T> {
-        let done = self.connections.with(|nl| work(nl).map_err(Failure::Of));
-        done.map_err(|failure| match failure {
-            Failure::Of(error) => error,
-            Failure::Connecting(error) => Error::io(|| "connect to the kernel's netfilter")(error),
-        })
+        self.connections.with_driver(work)
     }
 
     /// The tables of this engine that are there.
@@ -231,18 +227,6 @@ impl Nft {
         let ours = self.io(foreign::ours(nl))?.into_iter();
         let meant = ours.filter(|(mark, ..)| mark.owner == self.owner && meant(mark.scope));
         Ok(meant.map(|(.., delete)| delete).collect())
-    }
-}
-
-/// Why nothing came of something over a connection.
-enum Failure {
-    Connecting(io::Error),
-    Of(Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Connecting(error)
     }
 }
 
@@ -347,7 +331,7 @@ impl Firewall for Nft {
             self.transact(nl, &self.delete(&found))?;
             // Those of a release that failed at this point are found no more, but known.
             let known = was.map(|(ground, endpoint)| endpoint.leads(ground));
-            conntrack::forget(&known.unwrap_or_else(|| leads(&found).collect()))
+            conntrack::forget_answered(nl, &known.unwrap_or_else(|| leads(&found).collect()))
         })
     }
 

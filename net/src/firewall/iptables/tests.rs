@@ -48,7 +48,13 @@ impl Bed {
         [["iptables", "ip6tables"], ["iptables-legacy", "ip6tables-legacy"]].map(|[v4, v6]| {
             let dir = tempfile::tempdir().unwrap();
             let tools = vec![Tool::new(Family::V4, v4), Tool::new(Family::V6, v6)];
-            let firewall = Iptables { owner: OWNER, lock: dir.path().join("lock"), tools, lacking: None };
+            let firewall = Iptables {
+                owner: OWNER,
+                lock: dir.path().join("lock"),
+                tools,
+                lacking: None,
+                connections: Connections::default(),
+            };
             Self { host: played::machine(), firewall, _dir: dir }
         })
     }
