@@ -97,7 +97,9 @@ fn serve(
             let (network, record) = add::add(&networks, config, place, namespace, notes)?;
             Ok(Some(answer::success(version, config, &network, &record)))
         }
-        Call::Del { place } => remove::remove(&networks, config, place).map(|()| None),
+        Call::Del { place, namespace } => {
+            remove::remove(&networks, config, place, namespace.as_deref()).map(|()| None)
+        }
         Call::Check { place, namespace } => check::check(&networks, config, place, namespace).map(|()| None),
         Call::Gc => remove::collect(&networks, config).map(|()| None),
         Call::Status => check::status(&networks, config).map(|()| None),

@@ -15,6 +15,7 @@ mod create;
 mod endpoints;
 mod firewall;
 mod inspect;
+mod mend;
 mod outside;
 mod pools;
 mod record;

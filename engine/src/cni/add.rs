@@ -42,7 +42,7 @@ pub(super) fn add(
     }
 }
 
-/// Takes away what an `ADD` left that was killed, or one whose namespace is gone. What is connected stays.
+/// Takes away what an `ADD` left that was killed, or that was in another namespace. What is connected stays.
 fn clear(networks: &Networks, network: &NetworkRecord, place: &Place, now: &Outside) -> Result<(), Refusal> {
     let Some(record) = networks.endpoint(&network.network.id, &place.key())? else { return Ok(()) };
     let namespace = record.outside.as_ref().and_then(Outside::reopen);
@@ -71,11 +71,12 @@ fn record(
     let id: EndpointId = random_id()?.parse()?;
     let wishes = &config.wishes;
     let gateway = if config.is_default_gateway { network.network.routes } else { Families::NONE };
-    let reserved = reserve(networks, config, gateway)?;
+    let reserved = with_room(networks, || reserve(networks, config, gateway))?;
     let lease = match networks.driver(&network.driver)?.capabilities().addressing {
         Addressing::Engine => {
             let promised = networks.promised(&network.network.id)?;
-            Some(networks.lease(network, id, &wishes.addresses, &promised)?)
+            let take = || networks.lease(network, id, &wishes.addresses, &promised);
+            Some(with_room(networks, take)?)
         }
         _ => None,
     };
@@ -123,7 +124,7 @@ fn connect(
         format!("changed {} of the host from {} to {}", change.setting, change.was, change.now)
     }));
     if raised.rebuilt {
-        networks.mend_outside(network)?;
+        networks.mend_others(&network.driver, &[network.network.id], &record.container)?;
     }
     hit("cni.up")?;
     let driver = networks.driver(&network.driver)?;
@@ -134,6 +135,14 @@ fn connect(
     Ok(record)
 }
 
+/// Tries once more where what is in the way may be a killed container's, at which no command has looked since.
+fn with_room<T>(networks: &Networks, take: impl Fn() -> Result<T>) -> Result<T> {
+    match take() {
+        Err(_) if networks.release_abandoned()? => take(),
+        taken => taken,
+    }
+}
+
 /// The ports of the host, which nobody else has until the endpoint is recorded.
 ///
 /// No process holds the ports of an endpoint outside. They are bound here until its record is there: so of two who want the
@@ -141,6 +150,13 @@ fn connect(
 fn reserve(networks: &Networks, config: &Config, gateway: Families) -> Result<Reserved> {
     if config.wishes.publish.is_empty() {
         return Ok(Reserved::default());
+    }
+    if gateway == Families::NONE {
+        return Err(Error::Invalid(format!(
+            "'portMappings': network '{}' is not the container's gateway, so nothing leads to its ports here; \
+             leave them out",
+            config.name
+        )));
     }
     let holder = |published: &[(Port, String)], port: &Port| {
         published.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())

@@ -17,7 +17,7 @@ pub(super) enum Call {
     /// Connect a container.
     Add { place: Place, namespace: PathBuf, arguments: String },
     /// Take its connection away.
-    Del { place: Place },
+    Del { place: Place, namespace: Option<PathBuf> },
     /// See whether it is connected as it should be.
     Check { place: Place, namespace: PathBuf },
     /// Take away all connections but those that the configuration names.
@@ -53,7 +53,10 @@ impl Call {
                 namespace: given.text("CNI_NETNS")?.into(),
                 arguments: given.optional("CNI_ARGS")?.unwrap_or_default(),
             }),
-            "DEL" => Ok(Self::Del { place: given.place()? }),
+            "DEL" => Ok(Self::Del {
+                place: given.place()?,
+                namespace: given.optional("CNI_NETNS")?.map(PathBuf::from),
+            }),
             "CHECK" => Ok(Self::Check { place: given.place()?, namespace: given.text("CNI_NETNS")?.into() }),
             "GC" => Ok(Self::Gc),
             "STATUS" => Ok(Self::Status),

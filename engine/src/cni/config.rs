@@ -89,6 +89,9 @@ impl Config {
         if name.is_empty() {
             return Err(Refusal::config("the configuration has no 'name'; write that of the network"));
         }
+        if matches!(call, Call::Del { .. } | Call::Gc) {
+            return Self::of_teardown(name, fields);
+        }
         let mut options = plain_options(fields.take("options")?.unwrap_or_default())?;
         if let Some(masquerade) = fields.take::<bool>("ipMasq")? {
             options.entry("masquerade".to_owned()).or_insert_with(|| masquerade.to_string());
@@ -110,6 +113,13 @@ impl Config {
         config.wishes.resolvers(&mut config.dns);
         fields.refuse_rest()?;
         Ok(config)
+    }
+
+    /// What it takes to take something away. The rest may have become what cannot be used.
+    fn of_teardown(name: String, fields: &mut Fields) -> Result<Self, Refusal> {
+        let (root, firewall) = (fields.take("root")?, fields.take("firewall")?);
+        let valid = fields.take("cni.dev/valid-attachments")?;
+        Ok(Self { name, root, firewall, valid, ..Self::default() })
     }
 
     /// What is made where the network is not there.

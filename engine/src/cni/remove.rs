@@ -1,18 +1,27 @@
 //! `DEL` and `GC`: connections are taken away.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::call::Place;
 use super::config::Config;
 use super::refusal::Refusal;
-use crate::networks::{Networks, Outside};
+use crate::networks::Networks;
 
 /// Takes a connection away. One that is not there, or whose namespace is gone, is no error.
-pub(super) fn remove(networks: &Networks, config: &Config, place: &Place) -> Result<(), Refusal> {
+pub(super) fn remove(
+    networks: &Networks,
+    config: &Config,
+    place: &Place,
+    path: Option<&Path>,
+) -> Result<(), Refusal> {
     let Some(network) = networks.recorded(&config.name)? else { return Ok(()) };
     let _turn = networks.turn_at(&place.key())?;
     let Some(record) = networks.endpoint(&network.network.id, &place.key())? else { return Ok(()) };
-    let namespace = record.outside.as_ref().and_then(Outside::reopen);
+    let namespace = record.outside.as_ref().and_then(|outside| {
+        // A process that it was named after may have ended, while something else holds it.
+        outside.reopen().or_else(|| outside.reopen_at(path?))
+    });
     Ok(networks.take_away(&record, namespace.as_ref().map(AsFd::as_fd))?)
 }
 

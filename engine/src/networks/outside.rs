@@ -52,8 +52,14 @@ impl Outside {
 
     /// Opens it again; `None` where it is gone, or another one is at its path.
     pub fn reopen(&self) -> Option<File> {
-        let file = File::open(&self.namespace).ok()?;
-        (Self::of(&self.namespace, &file).ok()? == *self).then_some(file)
+        self.reopen_at(&self.namespace)
+    }
+
+    /// Opens it where it may be now.
+    pub fn reopen_at(&self, path: &Path) -> Option<File> {
+        let file = File::open(path).ok()?;
+        let found = Self::of(path, &file).ok()?;
+        ((found.device, found.inode) == (self.device, self.inode)).then_some(file)
     }
 
     fn of(path: &Path, file: &File) -> io::Result<Self> {

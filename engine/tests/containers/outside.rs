@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use mica_conformance::network::Namespace;
 use serde_json::{Value, json};
 
-use crate::bed::{Answer, Bed, once};
+use crate::bed::{Answer, Bed, eventually, once};
 
 /// Calls the plugin, as `mica --root DIR cni`, for a container `pod` in this namespace.
 fn call(bed: &Bed, verb: &str, namespace: &Namespace, more: &[(&str, Value)]) -> Answer {
@@ -77,5 +77,24 @@ fn a_port_that_one_runtime_published_the_other_does_not_get() {
         let refused = call(bed, "ADD", &other, &[("runtimeConfig", ports)]);
         assert_eq!(refused.status, Some(1), "{refused:?}");
         assert!(refused.out.contains("8080") && refused.out.contains("container 'web'"), "{refused:?}");
+    });
+}
+
+#[test]
+fn rules_that_were_flushed_come_back_with_the_next_container_of_either_runtime() {
+    once(|bed| {
+        bed.ok(&["network", "create", "--ipv6=false", "shop"]);
+        bed.ok(&["run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sleep", "1000"]);
+        let pods = [Namespace::new().unwrap(), Namespace::new().unwrap()];
+        let flush = || assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        let is_whole = || bed.run(&["network", "check"]).status == Some(0);
+        assert!(is_whole());
+        flush();
+        assert!(!is_whole());
+        assert_eq!(call(bed, "ADD", &pods[0], &[]).status, Some(0));
+        eventually("the supervisor mended its container", is_whole);
+        flush();
+        bed.ok(&["run", "--rm", "busybox", "true"]);
+        eventually("each endpoint is whole", is_whole);
     });
 }

@@ -334,6 +334,12 @@ fn what_is_said_wrongly_is_refused_with_the_protocols_codes_and_leaves_nothing()
         (json!({ "options": { "colour": "red" } }), 7, "those of driver 'bridge' are"),
         (json!({ "options": { "mtu": [1] } }), 7, "'mtu' must be a text, a number"),
         (json!({ "firewall": "pf" }), 7, "pf"),
+        (
+            json!({ "isDefaultGateway": false, "runtimeConfig": { "portMappings": [
+            { "hostPort": 80, "containerPort": 80 }] } }),
+            7,
+            "leave them out",
+        ),
         (json!({ "runtimeConfig": { "bandwidth": {} } }), 7, "unknown field `bandwidth`"),
         (json!({ "runtimeConfig": { "ips": ["10.23.0.9"] } }), 7, "10.23.0.9"),
         (json!({ "runtimeConfig": { "ips": ["here"] } }), 7, "'here' is no address"),
@@ -411,6 +417,9 @@ fn a_container_whose_namespace_is_gone_is_disconnected() {
         assert_eq!((answer.status, answer.out.as_str()), (Some(0), ""), "{answer:?}");
         assert_eq!(runtime.state(), before);
     }
+    let changed = runtime.config(json!({ "driver": "weave", "ipam": {}, "subnets": "?" }));
+    runtime.ok("DEL", &kept, &changed);
+    assert_eq!(runtime.host.inspect("pods")["Containers"], json!({}));
     let nowhere = json!({ "cniVersion": "1.1.0", "name": "pods", "root": runtime.dir.path().join("none") });
     runtime.ok("DEL", &kept, &nowhere);
     assert!(!runtime.dir.path().join("none").exists());

@@ -3,9 +3,7 @@
 use mica_core::network::Attachment;
 
 use super::Sandbox;
-use crate::container::link;
-use crate::networks::{EndpointRecord, NetworkRecord};
-use crate::supervisor::wire::Request;
+use crate::networks::EndpointRecord;
 use crate::{Error, Result};
 
 impl Sandbox<'_> {
@@ -64,40 +62,10 @@ impl Sandbox<'_> {
     }
 
     /// After what endpoints share had to be made anew: all others of the same driver may have lost their part of it.
-    pub(super) fn mend_if_rebuilt(&mut self) {
-        if let Some(driver) = self.rebuilt.take() {
-            let mended = self.mend_others(&driver).and_then(|()| self.mend());
-            self.notes.extend(mended.err().map(|error| error.to_string()));
-        }
-    }
-
-    fn mend_others(&self, driver: &str) -> Result<()> {
-        let mut failures = Vec::new();
-        for network in self.networks.all()?.found.iter().filter(|network| network.driver == driver) {
-            failures.extend(self.mend_network(network).err());
-        }
-        crate::networks::all(failures)
-    }
-
-    /// Nobody is waited for: of two supervisors that wait for each other neither would answer.
-    fn mend_network(&self, network: &NetworkRecord) -> Result<()> {
-        let id = &network.network.id;
-        let endpoints = self.networks.endpoints(id)?;
-        let mut others = endpoints.iter().filter(|other| other.container != self.container.id()).peekable();
-        if others.peek().is_none() {
-            return Ok(());
-        }
-        let is_ours = self.members.iter().any(|(known, _)| known.network.id == *id);
-        if !is_ours && !self.networks.up(network)?.rebuilt {
-            return Ok(());
-        }
-        self.networks.mend_outside(network)?;
-        for other in others.filter(|other| other.outside.is_none() && other.attachment.is_some()) {
-            let dir = self.engine.root().containers().join(&other.container);
-            link::post(&dir, &Request::Mend).map_err(Error::io(|| {
-                format!("have container '{}' mend its place in network '{}'", other.name, network.name())
-            }))?;
-        }
-        Ok(())
+    pub(super) fn mend_all(&mut self, driver: &str) {
+        let standing: Vec<_> = self.members.iter().map(|(network, _)| network.network.id).collect();
+        let others = self.networks.mend_others(driver, &standing, self.container.id());
+        let failures = others.err().into_iter().chain(self.mend().err());
+        self.notes.extend(failures.map(|error| error.to_string()));
     }
 }
