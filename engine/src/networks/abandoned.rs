@@ -60,7 +60,7 @@ impl Networks {
             match mended.then(|| ask(&container, &Request::CheckNetworks)) {
                 None => report.faults.push(format!("container '{}': {error}", container.name())),
                 Some(Ok(())) => {
-                    report.done.push(format!("mended for container '{}': {error}", container.name()))
+                    report.done.push(format!("mended for container '{}': {error}", container.name()));
                 }
                 Some(Err(error)) => report.faults.push(format!("container '{}': {error}", container.name())),
             }

@@ -42,8 +42,6 @@ pub(crate) struct Sandbox<'e> {
     published_in: Families,
     ports: Reserved,
     relay: Option<Relay>,
-    /// The driver that had to make anew what its endpoints share.
-    rebuilt: Option<String>,
     notes: Vec<String>,
 }
 
@@ -62,7 +60,6 @@ impl<'e> Sandbox<'e> {
             published_in: Families::NONE,
             ports: Reserved::default(),
             relay: None,
-            rebuilt: None,
             notes: Vec::new(),
         })
     }
@@ -158,7 +155,6 @@ impl<'e> Sandbox<'e> {
             self.attach(network, &connection.wish, gateway)?;
         }
         self.relay = Relay::new(&self.ports, &self.gateway_addresses())?;
-        self.mend_if_rebuilt();
         Ok(())
     }
 
@@ -180,6 +176,7 @@ impl<'e> Sandbox<'e> {
         gateway: Families,
     ) -> Result<EndpointRecord> {
         let id: EndpointId = random_id()?.parse()?;
+        let ports = self.ports_at(network, gateway)?;
         let lease = self.with_room(|sandbox| sandbox.lease(network, id, wish))?;
         let addresses = lease.as_ref().map_or(&wish.addresses, |lease| &lease.addresses);
         let endpoint = Endpoint {
@@ -188,7 +185,7 @@ impl<'e> Sandbox<'e> {
             addresses: addresses.iter().chain(&wish.link_local).copied().collect(),
             mac: wish.mac,
             gateway,
-            ports: self.ports_at(network, gateway)?,
+            ports,
             options: wish.options.clone(),
         };
         let record = EndpointRecord {
@@ -245,23 +242,21 @@ impl<'e> Sandbox<'e> {
     /// Has the last member stand in the kernel.
     fn bring_up(&mut self) -> Result<()> {
         hit("network.recorded")?;
-        let Self { networks, namespace, members, notes, rebuilt, .. } = self;
-        let (Some((network, record)), Some(namespace)) = (members.last_mut(), namespace) else {
-            return Ok(());
-        };
-        let raised = networks.up(network)?;
-        notes.extend(raised.host.iter().map(changed));
+        let Some((network, _)) = self.members.last() else { return Ok(()) };
+        let driver = self.networks.driver(&network.driver)?;
+        let raised = self.networks.up(network)?;
+        self.notes.extend(raised.host.iter().map(changed));
+        if raised.rebuilt {
+            self.mend_all(driver.name());
+        }
         hit("network.up")?;
-        let driver = networks.driver(&network.driver)?;
+        let Self { networks, namespace: Some(namespace), members, .. } = self else { return Ok(()) };
+        let Some((network, record)) = members.last_mut() else { return Ok(()) };
         let attachment = driver.attach(&network.network, &record.endpoint, namespace.as_fd())?;
         record.attachment = Some(attachment);
         hit("network.attached")?;
         networks.write_endpoint(record)?;
-        hit("network.written")?;
-        if raised.rebuilt {
-            *rebuilt = Some(network.driver.clone());
-        }
-        Ok(())
+        hit("network.written")
     }
 
     /// What becomes readable when there is something to do.

@@ -31,10 +31,7 @@ impl Sandbox<'_> {
             self.container.set_connections(&self.connections)
         });
         match connected {
-            Ok(()) => {
-                self.mend_if_rebuilt();
-                Ok(self.take_notes())
-            }
+            Ok(()) => Ok(self.take_notes()),
             Err(error) => {
                 self.connections.pop();
                 Err(self.undo(error, count, &before))
