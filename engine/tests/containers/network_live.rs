@@ -1,7 +1,7 @@
 //! Networks of a container that runs: they come and go, they are shared, and they are mended.
 
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -51,6 +51,12 @@ fn on(interface: &str) -> [Vec<String>; 2] {
 
 fn host(program: &str, arguments: &[&str]) {
     assert!(Command::new(program).args(arguments).status().unwrap().success());
+}
+
+fn rules() -> String {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -147,11 +153,7 @@ fn what_is_killed_while_networks_come_and_go_leaves_nothing() {
             assert_eq!(bed.with_failpoint(point, &run).status, Some(0), "{point}");
             assert_ne!(bed.run(&["network", "connect", "back", "c"]).status, Some(0), "{point}");
             eventually(point, || bed.ok(&["ps", "-a"]).contains("Exited (137)"));
-            assert!(
-                !String::from_utf8(Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout)
-                    .unwrap()
-                    .contains("8080")
-            );
+            assert!(!rules().contains("8080"), "{point}");
             bed.ok(&["start", "c"]);
             assert_eq!(bed.field("c", "{{json .NetworkSettings.Networks}}").matches("NetworkID").count(), 1);
             bed.ok(&["rm", "-f", "c"]);
@@ -161,6 +163,79 @@ fn what_is_killed_while_networks_come_and_go_leaves_nothing() {
             assert!(bed.ok(&["ps"]).contains("Up"), "{point}");
             bed.ok(&["rm", "-f", "c"]);
         }
+    });
+}
+
+#[test]
+fn what_is_killed_while_it_is_disconnected_leaves_nothing_and_is_connected_still() {
+    once(|bed| {
+        for point in ["network.detaching", "network.detached", "network.forgotten", "network.released"] {
+            let run = ["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sleep", "1000"];
+            assert_eq!(bed.with_failpoint(point, &run).status, Some(0), "{point}");
+            assert_ne!(bed.run(&["network", "disconnect", "bridge", "c"]).status, Some(0), "{point}");
+            eventually(point, || bed.ok(&["ps", "-a"]).contains("Exited (137)"));
+            assert!(!rules().contains("8080"), "{point}");
+            bed.ok(&["start", "c"]);
+            assert!(rules().contains("8080"), "{point}");
+            bed.ok(&["rm", "-f", "c"]);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_disconnected_stays_unless_it_is_forced_and_is_found_by_a_check_then() {
+    once(|bed| {
+        let run = ["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sh", "-c", GREETER];
+        assert_eq!(bed.with_failpoint("network.detaching=error", &run).status, Some(0));
+        let failed = bed.fails(1, &["network", "disconnect", "bridge", "c"]);
+        assert!(failed.contains("failpoint network.detaching"), "{failed}");
+        assert_reached("as before");
+        bed.ok(&["network", "disconnect", "-f", "bridge", "c"]);
+        assert_eq!(bed.field("c", "{{json .NetworkSettings.Networks}}"), "{}");
+        let found = bed.run(&["network", "check"]);
+        assert!(found.status != Some(0) && format!("{found:?}").contains("which has no record"), "{found:?}");
+        bed.ok(&["network", "check", "--repair"]);
+        assert!(!rules().contains("8080"));
+        bed.ok(&["rm", "-f", "c"]);
+    });
+}
+
+#[test]
+fn a_network_whose_driver_publishes_no_ports_keeps_none_on_the_host() {
+    once(|bed| {
+        host("ip", &["link", "add", "mothership", "type", "bridge"]);
+        host("ip", &["link", "set", "mothership", "up"]);
+        bed.ok(&[
+            "network",
+            "create",
+            "-d",
+            "macvlan",
+            "-o",
+            "parent=mothership",
+            "--subnet",
+            "10.78.0.0/24",
+            "lan",
+        ]);
+        bed.ok(&[
+            "run",
+            "-d",
+            "--name",
+            "c",
+            "--network",
+            "lan",
+            "-p",
+            "8080:80",
+            "busybox",
+            "sleep",
+            "1000",
+        ]);
+        assert!(inside(bed, "busybox ip -o addr show eth0").contains("10.78.0."));
+        drop(TcpListener::bind("0.0.0.0:8080").unwrap());
+        // From now on there is a network that does.
+        bed.ok(&["network", "connect", "--gw-priority", "1", "bridge", "c"]);
+        assert!(TcpListener::bind("0.0.0.0:8080").is_err());
+        bed.ok(&["network", "disconnect", "bridge", "c"]);
+        drop(TcpListener::bind("0.0.0.0:8080").unwrap());
     });
 }
 
