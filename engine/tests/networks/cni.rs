@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mica_conformance::network::Namespace;
 use serde_json::{Value, json};
@@ -138,6 +138,15 @@ impl Runtime {
             _ => String::new(),
         };
         format!("{}{rules}{connected}", self.host.links())
+    }
+
+    /// The kernel may still be at clearing away what was in a namespace that is gone.
+    fn becomes(&self, expected: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.state() != expected && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.state(), expected);
     }
 }
 

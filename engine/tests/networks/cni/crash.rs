@@ -24,7 +24,7 @@ fn a_container_whose_namespace_is_gone_is_disconnected() {
         }
         let answer = runtime.host.run(&mut command);
         assert_eq!((answer.status, answer.out.as_str()), (Some(0), ""), "{answer:?}");
-        assert_eq!(runtime.state(), before);
+        runtime.becomes(&before);
     }
     let changed = runtime.config(&json!({ "driver": "weave", "ipam": {}, "subnets": "?" }));
     runtime.ok("DEL", &kept, &changed);
@@ -95,12 +95,12 @@ fn what_a_runtime_never_disconnects_is_removed_by_a_repair() {
     assert!(text.contains("container 'lost'") && text.contains("namespace is gone"), "{text}");
     let text = runtime.host.ok(&["network", "check", "--repair"]);
     assert!(text.contains("removed the endpoint of container 'lost'"), "{text}");
-    assert_eq!(runtime.state(), before);
+    runtime.becomes(&before);
     assert_eq!(runtime.host.run(Command::new("nft").args(["flush", "ruleset"])).status, Some(0));
     assert!(runtime.host.mica(&["network", "check"]).err.contains("container 'kept'"));
     runtime.host.ok(&["network", "check", "--repair"]);
     assert_eq!(runtime.host.ok(&["network", "check"]), "nothing to do\n");
-    assert_eq!(runtime.state(), before);
+    runtime.becomes(&before);
 }
 
 #[test]
