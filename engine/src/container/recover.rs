@@ -1,5 +1,5 @@
 //! After the death of a supervisor: its container's processes died with it, its mounts went with its namespace. What
-//! stays are control groups, a socket, and a state that says that it runs.
+//! stays are control groups, a socket, what it had in networks, and a state that says that it runs.
 
 use mica_core::network::NetworkId;
 use mica_core::{MountOptions, failpoint};
