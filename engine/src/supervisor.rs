@@ -2,12 +2,14 @@
 //!
 //! It is forked from the command that starts the container, has one thread and a mount namespace of its own, and owns
 //! everything that the container needs while it lives: the mounted root file system and the hold on its layer, the
-//! terminal or the pipes of its standard streams, the log, the processes that join it, its network namespace with its place
-//! in each network, and the lock that says that it lives. Clients talk to it over a socket in the container's directory (see [`wire`]); none of them is needed for it to go
-//! on. When the first process ends it undoes all of it in reverse, records how that ended, and is gone.
+//! terminal or the pipes of its standard streams, the log, the processes that join it, its network namespace with its
+//! place in each network, and the lock that says that it lives. Clients talk to it over a socket in the container's
+//! directory (see [`wire`]); none of them is needed for it to go on. When the first process ends it undoes all of it in
+//! reverse, records how that ended, and is gone.
 //!
-//! Killed at any moment it leaves control groups, a socket, rules and addresses in its networks, and a state that says that
-//! it lives, while its lock is free: the next command that looks at the container puts that right. Its processes die with it, and so do its mounts.
+//! Killed at any moment it leaves control groups, a socket, rules and addresses in its networks, and a state that says
+//! that it lives, while its lock is free: the next command that looks at the container puts that right. Its processes die
+//! with it, and so do its mounts.
 
 mod console;
 mod external;
