@@ -236,3 +236,35 @@ fn a_runtime_hears_whether_containers_can_be_connected() {
     let answer = runtime.host.run(command.arg("cni").env("CNI_COMMAND", "VERSION"));
     assert!(answer.out.contains("supportedVersions"), "{answer:?}");
 }
+
+#[test]
+fn any_driver_connects_a_container_as_far_as_it_can() {
+    let runtime = Runtime::new();
+    let (one, other) = (Pod::new("one"), Pod::new("other"));
+    runtime.host.ip("link add lan0 type veth peer name lan1");
+    runtime.host.ip("link set lan0 up");
+    runtime.host.ip("link set lan1 up");
+    let parent = json!({ "driver": "macvlan", "options": { "parent": "lan0" } });
+    let config = runtime.config(&parent);
+    let before = runtime.host.links();
+    runtime.add(&one, &config);
+    let result = runtime.add(&other, &config);
+    one.serve(80);
+    assert_eq!(other.ask("10.22.0.2:80"), "10.22.0.3");
+    let mut checked = config.clone();
+    checked["prevResult"] = result;
+    runtime.ok("CHECK", &other, &checked);
+    for pod in [&one, &other] {
+        runtime.ok("DEL", pod, &config);
+        assert_eq!(pod.ip("-o link").lines().count(), 1);
+    }
+    assert_eq!(runtime.host.links(), before);
+    let mut ports = config;
+    ports["runtimeConfig"] = json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80 }] });
+    let (code, text) = runtime.refused("ADD", Some(&one), &ports);
+    assert!(code == 7 && text.contains("ports"), "{text}");
+    let quiet = runtime.config(&json!({ "name": "quiet", "driver": "none", "subnets": [] }));
+    let result = runtime.add(&one, &quiet);
+    assert_eq!(result, json!({ "cniVersion": "1.1.0", "routes": [], "dns": {} }));
+    runtime.ok("DEL", &one, &quiet);
+}
