@@ -115,11 +115,11 @@ impl Config {
         Ok(config)
     }
 
-    /// What it takes to take something away. The rest may have become what cannot be used.
+    /// What it takes to take something away. The rest may have become what cannot be used, and the firewall is the one that was
+    /// written to.
     fn of_teardown(name: String, fields: &mut Fields) -> Result<Self, Refusal> {
-        let (root, firewall) = (fields.take("root")?, fields.take("firewall")?);
-        let valid = fields.take("cni.dev/valid-attachments")?;
-        Ok(Self { name, root, firewall, valid, ..Self::default() })
+        let (root, valid) = (fields.take("root")?, fields.take("cni.dev/valid-attachments")?);
+        Ok(Self { name, root, valid, ..Self::default() })
     }
 
     /// What is made where the network is not there.

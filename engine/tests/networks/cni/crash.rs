@@ -26,7 +26,8 @@ fn a_container_whose_namespace_is_gone_is_disconnected() {
         assert_eq!((answer.status, answer.out.as_str()), (Some(0), ""), "{answer:?}");
         runtime.becomes(&before);
     }
-    let changed = runtime.config(&json!({ "driver": "weave", "ipam": {}, "subnets": "?" }));
+    let changed =
+        runtime.config(&json!({ "driver": "weave", "firewall": "iptables", "ipam": {}, "subnets": "?" }));
     runtime.ok("DEL", &kept, &changed);
     assert_eq!(runtime.host.inspect("pods")["Containers"], json!({}));
     let nowhere = json!({ "cniVersion": "1.1.0", "name": "pods", "root": runtime.dir.path().join("none") });
