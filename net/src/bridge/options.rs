@@ -28,11 +28,19 @@ const DOCKERS: [(&str, &str); 4] = [
     ("com.docker.network.driver.mtu", "mtu"),
 ];
 
+/// Docker's names for what a gateway does with packets. Of its modes there is one under that name here.
+const GATEWAY_MODES: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+
 impl Options {
     /// Reads what was given, under either name.
     pub(super) fn read(given: &OptionMap) -> Result<Self> {
         let mut own = OptionMap::new();
         for (name, value) in given {
+            if GATEWAY_MODES.contains(&name.as_str()) {
+                check_gateway_mode(name, value)?;
+                continue;
+            }
             let Some((_, ours)) = DOCKERS.iter().find(|(docker, _)| docker == name) else {
                 own.insert(name.clone(), value.clone());
                 continue;
@@ -55,6 +63,17 @@ impl Options {
             .map(|(name, value)| (name.to_owned(), value.to_string()))
             .into()
     }
+}
+
+fn check_gateway_mode(name: &str, mode: &str) -> Result<()> {
+    let instead = match mode {
+        "nat" => return Ok(()),
+        "routed" => "; for addresses that routers know give 'masquerade=false'",
+        "isolated" => "; for a network that is cut off give '--internal'",
+        _ => "",
+    };
+    let mode = mode.escape_debug();
+    Err(Error::Options(format!("option '{name}' cannot be '{mode}', only 'nat'{instead}")))
 }
 
 /// The ways in which Docker's clients write a boolean (those of Go's `ParseBool`).
@@ -85,6 +104,18 @@ mod tests {
         .unwrap();
         assert!(!options.icc && options.masquerade);
         assert_eq!((options.name.as_deref(), options.mtu), (Some("t"), Some(1400)));
+    }
+
+    #[test]
+    fn a_gateway_translates_and_another_mode_is_refused_with_what_comes_near() {
+        let mode = |mode| read(&[(GATEWAY_MODES[0], mode)]);
+        assert!(mode("nat").unwrap().masquerade);
+        for (refused, instead) in
+            [("routed", "masquerade=false"), ("isolated", "--internal"), ("x", "only 'nat'")]
+        {
+            let text = mode(refused).unwrap_err().to_string();
+            assert!(text.contains(refused) && text.contains(instead), "{text}");
+        }
     }
 
     #[test]
