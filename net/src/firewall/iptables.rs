@@ -43,9 +43,10 @@ pub(crate) struct Iptables {
 
 impl Iptables {
     /// The firewall of this engine, whose driver keeps its locks in `dir`. Fails with [`Error::Unavailable`] without the
-    /// program, the tables or the privilege.
+    /// program, the tables, the filters of links or the privilege.
     pub(crate) fn open(owner: OwnerId, dir: &Path) -> Result<Self> {
         let mut tools = vec![Tool::open(Family::V4)?];
+        sender::probe()?;
         let lacking = match Tool::open(Family::V6) {
             Ok(tool) => {
                 tools.push(tool);

@@ -6,7 +6,7 @@
 
 mod program;
 
-use mica_core::network::InterfaceName;
+use mica_core::network::{EndpointId, Families, InterfaceName, Mac, Mark, OwnerId, Scope};
 use mica_core::{Error, Result};
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use self::program::{Instruction, program};
 use crate::firewall::Guarded;
+use crate::namespace;
 use crate::netlink::{Netlink, Request, link};
 
 const TCA_BPF_OPS_LEN: u16 = 4;
@@ -25,6 +26,25 @@ const TCA_BPF_OPS: u16 = 5;
 const PLACE: u32 = 1;
 /// `ETH_P_ALL`: frames of every protocol.
 const EVERY_PROTOCOL: u16 = 3;
+
+/// Tries such a filter in a namespace that goes with the thread that made it.
+pub(super) fn probe() -> Result<()> {
+    let nobody = Guarded {
+        mark: Mark { owner: OwnerId::from_bytes([0; 8]), scope: Scope::Driver },
+        interface: "lo".parse()?,
+        mac: Mac::of_endpoint(&EndpointId::from_bytes([0; 16])),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        published: Families::NONE,
+    };
+    let tried = namespace::in_new(|| guard(&nobody));
+    tried.map_err(|error| Error::Unavailable {
+        reason: format!(
+            "senders cannot be guarded: {error}; take a kernel with CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS, or \
+             choose another firewall"
+        ),
+    })
+}
 
 /// Lets the endpoint send as itself only. Idempotent.
 pub(super) fn guard(endpoint: &Guarded) -> Result<()> {
