@@ -162,8 +162,10 @@ fn an_address_that_moved_is_found_at_once() {
     let heir = Endpoint { addresses: addresses(9).to_vec(), ..endpoint(10) };
     let second = Namespace::new().unwrap();
     let _ = lan.attach(&heir, &second).unwrap();
+    // Long enough to send a packet once more, too short for the neighbour to doubt what it knows (5 s, arp(7)).
+    let limit = Duration::from_millis(2500);
     for at in addresses(9) {
-        seen(&lan.neighbour, &second, at, Duration::from_millis(800)).unwrap();
+        seen(&lan.neighbour, &second, at, limit).unwrap_or_else(|error| panic!("{at}: {error}"));
     }
 }
 
