@@ -212,12 +212,15 @@ fn a_crash_at_any_step_leaves_leases_that_can_be_used() {
         let _ = Scene { leases, ..scene }.begin(1, &["10.0.0.3"]);
         panic!("the failpoint was not reached");
     }
+    // What a process that crashes made for itself goes with this.
+    let theirs = tempfile::tempdir().unwrap();
     for point in ["ipam.lease.aside", "ipam.lease.written"] {
         let dir = tempfile::tempdir().unwrap();
         let (_, module) = module_path!().split_once("::").unwrap();
         let ended = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("{module}::a_crash_at_any_step_leaves_leases_that_can_be_used")])
             .env(DIR, dir.path())
+            .env("TMPDIR", theirs.path())
             .env(failpoint::VARIABLE, point)
             .output()
             .unwrap();
