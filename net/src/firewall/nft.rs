@@ -4,8 +4,9 @@
 //! networks. What tells them apart is [`elements`] of [`set`]s: a port that is published costs one element, whatever else there
 //! is. Every element has the mark of what it stands for as its comment.
 //!
-//! Senders are guarded in the family `bridge`, not by hooks of each port's own (`netdev`): one chain and three lookups do for all
-//! ports, and what is left when a port vanishes are elements, which bear marks, and no hooks, which bear none.
+//! Senders are guarded in the family `bridge`, not by hooks of each port's own (`netdev`): one chain does for all ports, with one
+//! lookup for most of what they send, and what is left when a port vanishes are elements, which bear marks, and no hooks, which
+//! bear none.
 
 mod elements;
 mod expression;

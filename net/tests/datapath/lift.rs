@@ -22,8 +22,10 @@ impl Guard {
     fn chains(self) -> &'static [[&'static str; 2]] {
         match self {
             Self::Loopback => &[["inet", "loopback"]],
-            Self::Entering => &[["inet", "shield"], ["inet", "ours"]],
-            Self::Leaving => &[["inet", "ours"]],
+            Self::Entering => {
+                &[["inet", "shield"], ["inet", "to_ours"], ["inet", "between"], ["inet", "inner"]]
+            }
+            Self::Leaving => &[["inet", "from_ours"], ["inet", "inner"]],
             Self::Transit => &[["inet", "forwarded"]],
             Self::Senders => &[["bridge", "senders"]],
         }

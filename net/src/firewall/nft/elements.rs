@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use mica_core::network::{Mac, Mark, OwnerId, PortRange, Protocol, Scope};
 
+use super::ruleset::{FROM, INNER, TO};
 use super::set::{Element, Family, Measures, Set, ifname, octets};
 use crate::firewall::{Ground, Guarded, Lead, Numbered};
 
@@ -11,7 +12,12 @@ use crate::firewall::{Ground, Guarded, Lead, Numbered};
 pub(super) fn of_network(owner: OwnerId, ground: &Ground) -> Vec<Element> {
     let mark = Mark { owner, scope: Scope::Network(ground.network) };
     let bridge = ifname(&ground.bridge);
-    let mut elements = vec![Element::new(Set::Bridges, mark, &[&bridge], &[])];
+    let (from, to) = if ground.internal { (INNER, INNER) } else { (FROM, TO) };
+    let mut elements = vec![
+        Element::new(Set::Bridges, mark, &[&bridge], &[]),
+        Element::new(Set::From, mark, &[&bridge], &[from.as_bytes()]),
+        Element::new(Set::To, mark, &[&bridge], &[to.as_bytes()]),
+    ];
     if ground.internal {
         elements.push(Element::new(Set::Internal, mark, &[&bridge], &[]));
     }
@@ -35,7 +41,10 @@ pub(super) fn of_endpoint(ground: &Ground, endpoint: &Guarded) -> Vec<Element> {
     let mut elements = vec![set(Set::Ports, &[&port]), set(Set::Hardware, &[&port, &hardware])];
     for address in &endpoint.addresses {
         let (family, bytes) = (Family::of(*address), octets(*address));
-        elements.push(set(Set::Sources(family), &[&port, &bytes]));
+        elements.push(match family {
+            Family::V4 => set(Set::Sources(family), &[&port, &hardware, &bytes]),
+            Family::V6 => set(Set::Sources(family), &[&port, &bytes]),
+        });
         // Link-local ones mean another host behind each interface.
         if ground.subnets.iter().any(|subnet| subnet.contains(*address)) {
             elements.push(set(Set::Addresses(family), &[&bytes]));

@@ -158,6 +158,15 @@ impl Rule {
         self.load(fields).then("lookup", &look).then("nat", &nat)
     }
 
+    /// Does what the map says of the fields; the next rule follows where it says nothing.
+    pub(super) fn decide(self, fields: &[Field], map: Set) -> Self {
+        let look = Attributes::new()
+            .text(nfta::LOOKUP_SET, map.name())
+            .number(nfta::LOOKUP_SREG, FIRST)
+            .number(nfta::LOOKUP_DREG, libc::NFT_REG_VERDICT as u32);
+        self.load(fields).then("lookup", &look)
+    }
+
     /// Gives it the address of the interface by which it leaves.
     pub(super) fn masquerade(self) -> Self {
         self.then("masq", &Attributes::new())

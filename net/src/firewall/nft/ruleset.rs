@@ -12,7 +12,16 @@ use crate::firewall::nfnetlink::{Attributes, Message};
 pub(super) const USER: &str = "user";
 
 const PUBLISHED: &str = "published";
-const OURS: &str = "ours";
+const BETWEEN: &str = "between";
+
+/// The chain for what comes from a network that is not internal.
+pub(super) const FROM: &str = "from_ours";
+
+/// The one for what goes to such a network and comes from none.
+pub(super) const TO: &str = "to_ours";
+
+/// The one for what comes from an internal network or goes to one.
+pub(super) const INNER: &str = "inner";
 
 /// What the names of the bridges of every engine begin with, which none of them closes to another.
 const ANY_ENGINE: &[u8] = b"mica";
@@ -49,7 +58,10 @@ pub(super) fn chains() -> Vec<Chain> {
     let called = |name, rules| Chain { layer: Layer::Inet, name, hook: None, rules };
     vec![
         called(PUBLISHED, published()),
-        called(OURS, ours()),
+        called(BETWEEN, between()),
+        called(FROM, from_ours()),
+        called(TO, to_ours()),
+        called(INNER, inner()),
         inet("loopback", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW, loopback()),
         inet("shield", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE, shield()),
         inet("arriving", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST, to_published()),
@@ -86,8 +98,13 @@ fn shield() -> Vec<Rule> {
             .not_among(&[to, Field::In], Set::Home(family))
             .verdict(Verdict::Drop)
     };
-    let answer = rule().when(Field::Direction, &[1]).verdict(Verdict::Accept);
-    vec![answer, only_home(Family::V4), only_home(Family::V6)]
+    vec![
+        rule().when(Field::Direction, &[1]).verdict(Verdict::Accept),
+        // What is led elsewhere does not reach the address that it bears here.
+        rule().connection(Connection::Translated).verdict(Verdict::Accept),
+        only_home(Family::V4),
+        only_home(Family::V6),
+    ]
 }
 
 fn to_published() -> Vec<Rule> {
@@ -117,8 +134,8 @@ fn published() -> Vec<Rule> {
 /// What is of no network of ours is none of our business, unless the host forwards it on our account alone.
 fn forwarded() -> Vec<Rule> {
     vec![
-        rule().among(&[Field::In], Set::Bridges).verdict(Verdict::Goto(OURS)),
-        rule().among(&[Field::Out], Set::Bridges).verdict(Verdict::Goto(OURS)),
+        rule().decide(&[Field::In], Set::From),
+        rule().decide(&[Field::Out], Set::To),
         rule()
             .among(&[Field::Family], Set::Closed)
             .unless(Field::In, ANY_ENGINE)
@@ -127,20 +144,42 @@ fn forwarded() -> Vec<Rule> {
     ]
 }
 
-fn ours() -> Vec<Rule> {
-    let within = [Field::In, Field::Out];
+/// Nearly every packet of a container ends in this chain or the next, and each lookup is felt in the time of a round trip.
+fn from_ours() -> Vec<Rule> {
     vec![
         rule().verdict(Verdict::Jump(USER)),
-        // Before connections that are known: one may be of a network that had these addresses before.
-        rule().among(&[Field::In], Set::Internal).not_among(&within, Set::Together).verdict(Verdict::Drop),
-        rule().among(&[Field::Out], Set::Internal).not_among(&within, Set::Together).verdict(Verdict::Drop),
-        // Nearly every packet ends here, and each rule before it is felt in the time of a round trip.
-        rule().connection(Connection::Known).verdict(Verdict::Accept),
-        // Frames from port to port come here too, where br_netfilter is on.
-        rule().among(&within, Set::Together).verdict(Verdict::Accept),
-        rule().connection(Connection::Translated).verdict(Verdict::Accept),
-        rule().among(&[Field::Out], Set::Bridges).verdict(Verdict::Drop),
+        rule().among(&[Field::Out], Set::Bridges).verdict(Verdict::Goto(BETWEEN)),
     ]
+}
+
+fn to_ours() -> Vec<Rule> {
+    vec![
+        rule().verdict(Verdict::Jump(USER)),
+        rule().connection(Connection::Known).verdict(Verdict::Accept),
+        rule().connection(Connection::Translated).verdict(Verdict::Accept),
+        rule().verdict(Verdict::Drop),
+    ]
+}
+
+/// No connection is asked for here: one that is known may be of a network that had these addresses before.
+fn inner() -> Vec<Rule> {
+    vec![rule().verdict(Verdict::Jump(USER)), together(), rule().verdict(Verdict::Drop)]
+}
+
+/// From a network that is not internal to any, or within it.
+fn between() -> Vec<Rule> {
+    vec![
+        together(),
+        rule().among(&[Field::Out], Set::Internal).verdict(Verdict::Drop),
+        rule().connection(Connection::Known).verdict(Verdict::Accept),
+        rule().connection(Connection::Translated).verdict(Verdict::Accept),
+        rule().verdict(Verdict::Drop),
+    ]
+}
+
+/// Frames from port to port are forwarded, too, where br_netfilter is on.
+fn together() -> Rule {
+    rule().among(&[Field::In, Field::Out], Set::Together).verdict(Verdict::Accept)
 }
 
 /// No rule here asks by which interface a packet came: that is unknown after a bridge's own hooks.
@@ -184,10 +223,9 @@ fn senders() -> Vec<Rule> {
         |kind: u8| ethertype(libc::ETH_P_IPV6).when(Field::Protocol, &ICMPV6).when(ICMPV6_TYPE, &[kind]);
     let [router_advertisement, neighbour_advertisement, redirect] = [134, 136, 137];
     vec![
-        // What is most of the traffic, with as few questions as may be.
+        // What is most of the traffic, with one lookup.
         ethertype(libc::ETH_P_IP)
-            .among(&[Field::In, source(Family::V4)], Set::Sources(Family::V4))
-            .among(&[Field::In, Field::link(6, 6)], Set::Hardware)
+            .among(&[Field::In, Field::link(6, 6), source(Family::V4)], Set::Sources(Family::V4))
             .verdict(Verdict::Accept),
         rule().not_among(&[Field::In], Set::Ports).verdict(Verdict::Accept),
         rule().not_among(&[Field::In, Field::link(6, 6)], Set::Hardware).verdict(Verdict::Drop),
@@ -197,7 +235,7 @@ fn senders() -> Vec<Rule> {
         // A probe whether somebody has an address names none as its sender's (RFC 5227).
         ethertype(libc::ETH_P_ARP).when(arp_source, &IP_ANY).verdict(Verdict::Accept),
         ethertype(libc::ETH_P_ARP)
-            .not_among(&[Field::In, arp_source], Set::Sources(Family::V4))
+            .not_among(&[Field::In, arp_hardware, arp_source], Set::Sources(Family::V4))
             .verdict(Verdict::Drop),
         ethertype(libc::ETH_P_ARP).verdict(Verdict::Accept),
         ethertype(libc::ETH_P_IP).verdict(Verdict::Drop),

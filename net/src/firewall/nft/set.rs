@@ -67,6 +67,10 @@ pub(super) enum Set {
     Internal,
     /// Twice the name of a bridge whose endpoints reach each other.
     Together,
+    /// Bridges, and which chain decides on what comes from there.
+    From,
+    /// Bridges, and which chain decides on what goes there from none of them.
+    To,
     /// Families in which the host forwards on our account alone.
     Closed,
     /// Addresses of endpoints.
@@ -83,7 +87,7 @@ pub(super) enum Set {
     Ports,
     /// The same, each with the hardware address that it may use.
     Hardware,
-    /// The same, with the network addresses that it may use.
+    /// The same, with the network addresses that it may use; those of IPv4 behind the hardware address.
     Sources(Family),
 }
 
@@ -98,6 +102,8 @@ const ETHER: Kind = (9, 6);
 const PROTOCOL: Kind = (12, 1);
 const SERVICE: Kind = (13, 2);
 const IFNAME: Kind = (41, libc::IFNAMSIZ as u32);
+/// Its length is the kernel's own business.
+const VERDICT: Kind = (libc::NFT_DATA_VERDICT, 0);
 
 const fn address(family: Family) -> Kind {
     match family {
@@ -114,7 +120,8 @@ const HOST_ORDER: [u8; 6] = {
 
 impl Set {
     /// Those that say something of networks.
-    pub(super) const OF_NETWORKS: [Self; 3] = [Self::Bridges, Self::Internal, Self::Together];
+    pub(super) const OF_NETWORKS: [Self; 5] =
+        [Self::Bridges, Self::Internal, Self::Together, Self::From, Self::To];
 
     /// Those that say something of endpoints.
     pub(super) const OF_ENDPOINTS: [Self; 14] = [
@@ -150,6 +157,8 @@ impl Set {
             Self::Bridges => "bridges",
             Self::Internal => "internal",
             Self::Together => "together",
+            Self::From => "from",
+            Self::To => "to",
             Self::Closed => "closed",
             Self::Addresses(Family::V4) => "addresses4",
             Self::Addresses(Family::V6) => "addresses6",
@@ -170,7 +179,7 @@ impl Set {
 
     fn key(self) -> Vec<Kind> {
         match self {
-            Self::Bridges | Self::Internal | Self::Ports => vec![IFNAME],
+            Self::Bridges | Self::Internal | Self::From | Self::To | Self::Ports => vec![IFNAME],
             Self::Together => vec![IFNAME, IFNAME],
             Self::Closed => vec![NFPROTO],
             Self::Addresses(family) | Self::Masqueraded(family) => vec![address(family)],
@@ -178,15 +187,22 @@ impl Set {
             Self::Published(_) => vec![PROTOCOL, SERVICE],
             Self::PublishedAt(family) => vec![address(family), PROTOCOL, SERVICE],
             Self::Hardware => vec![IFNAME, ETHER],
-            Self::Sources(family) => vec![IFNAME, address(family)],
+            Self::Sources(Family::V4) => vec![IFNAME, ETHER, IPV4],
+            Self::Sources(Family::V6) => vec![IFNAME, IPV6],
         }
     }
 
     fn value(self) -> Vec<Kind> {
         match self {
             Self::Published(family) | Self::PublishedAt(family) => vec![address(family), SERVICE],
+            _ if self.decides() => vec![VERDICT],
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it is a map of what is done with a packet: goes on in the chain whose name its elements have for their value.
+    const fn decides(self) -> bool {
+        matches!(self, Self::From | Self::To)
     }
 
     /// The set itself, as the kernel is told of it. `id` tells it from others of the same transaction.
@@ -243,7 +259,14 @@ impl Element {
         let element = if self.value.is_empty() {
             element
         } else {
-            element.nest(nfta::SET_ELEM_DATA, &Attributes::new().bytes(nfta::DATA_VALUE, &self.value))
+            let value = if self.set.decides() {
+                let goto = Attributes::new().number(nfta::VERDICT_CODE, libc::NFT_GOTO as u32);
+                let goto = goto.bytes(nfta::VERDICT_CHAIN, &self.value);
+                Attributes::new().nest(nfta::DATA_VERDICT, &goto)
+            } else {
+                Attributes::new().bytes(nfta::DATA_VALUE, &self.value)
+            };
+            element.nest(nfta::SET_ELEM_DATA, &value)
         };
         element.bytes(nfta::SET_ELEM_USERDATA, &comment(&self.mark))
     }
@@ -262,7 +285,10 @@ impl Element {
     fn read_one(set: Set, element: &[u8]) -> Option<Self> {
         let key = find(find(element, nfta::SET_ELEM_KEY)?, nfta::DATA_VALUE)?.to_vec();
         let value = find(element, nfta::SET_ELEM_DATA)
-            .and_then(|data| find(data, nfta::DATA_VALUE))
+            .and_then(|data| match set.decides() {
+                true => find(find(data, nfta::DATA_VERDICT)?, nfta::VERDICT_CHAIN)?.strip_suffix(&[0]),
+                false => find(data, nfta::DATA_VALUE),
+            })
             .unwrap_or_default()
             .to_vec();
         Some(Self { set, key, value, mark: marked(find(element, nfta::SET_ELEM_USERDATA)?)? })

@@ -136,8 +136,9 @@ fn what_somebody_flushed_is_named_and_comes_back() {
         for flush in [
             "flush ruleset".to_owned(),
             format!("delete table bridge {table}"),
-            format!("flush chain inet {table} ours"),
+            format!("flush chain inet {table} to_ours"),
             format!("flush set inet {table} bridges"),
+            format!("flush map inet {table} from"),
             format!("flush map inet {table} published4"),
         ] {
             nft(&flush);
@@ -163,7 +164,7 @@ fn the_chain_of_the_hosts_owner_survives_a_repair() {
         firewall.raise(&ground()).unwrap();
         let table = ruleset::table(OWNER);
         nft(&format!(
-            "add rule inet {table} user meta l4proto tcp ct original proto-dst 8080 drop\nflush chain inet {table} ours"
+            "add rule inet {table} user meta l4proto tcp ct original proto-dst 8080 drop\nflush chain inet {table} from_ours"
         ));
         firewall.raise(&ground()).unwrap();
         assert!(rules().contains("ct original proto-dst 8080 drop"));
