@@ -52,18 +52,28 @@ fn trial(entry: &'static DriverEntry, label: &str, options: OptionMap, case: &'s
     Trial::test(name.clone(), move || {
         let dir = tempfile::tempdir()?;
         let subject = Subject { entry, options: &options, root: dir.path() };
-        let outcome = match subject.available() {
-            Ok(()) => case.run(subject),
-            Err(Error::Unavailable { reason }) => Outcome::Skipped(reason),
-            Err(error) => Outcome::Failed(format!("open the driver: {error}")),
-        };
-        match outcome {
-            Outcome::Passed => Ok(()),
-            Outcome::Failed(text) => Err(Failed::from(format!("{text}\n  promised: {}", case.promise))),
-            Outcome::Skipped(reason) => {
-                eprintln!("skip: {}/{name}: {reason}", entry.name);
-                Ok(())
-            }
-        }
+        tell(&format!("{}/{name}", entry.name), case.promise, subject.available(), || case.run(subject))
     })
+}
+
+/// Runs a case where the driver is available, and says as a test how that went.
+pub(crate) fn tell(
+    name: &str,
+    promise: &str,
+    available: Result<(), Error>,
+    run: impl FnOnce() -> Outcome,
+) -> Result<(), Failed> {
+    let outcome = match available {
+        Ok(()) => run(),
+        Err(Error::Unavailable { reason }) => Outcome::Skipped(reason),
+        Err(error) => Outcome::Failed(format!("open the driver: {error}")),
+    };
+    match outcome {
+        Outcome::Passed => Ok(()),
+        Outcome::Failed(text) => Err(Failed::from(format!("{text}\n  promised: {promise}"))),
+        Outcome::Skipped(reason) => {
+            eprintln!("skip: {name}: {reason}");
+            Ok(())
+        }
+    }
 }

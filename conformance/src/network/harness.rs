@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use mica_core::{Error, NetworkEntry, OptionMap};
+use libtest_mimic::{Arguments, Trial};
+use mica_core::{NetworkEntry, OptionMap};
 
 use super::{Case, Subject};
-use crate::Outcome;
+use crate::harness::tell;
 
 /// The `main` of a driver's `tests/conformance.rs`, in its `Cargo.toml` with `harness = false`.
 ///
@@ -34,18 +34,6 @@ fn trial(entry: &'static NetworkEntry, label: &str, settings: OptionMap, case: &
         let dir = tempfile::tempdir()?;
         let options = OptionMap::new();
         let subject = Subject { entry, settings: &settings, options: &options, root: dir.path() };
-        let outcome = match subject.available() {
-            Ok(()) => case.run(subject),
-            Err(Error::Unavailable { reason }) => Outcome::Skipped(reason),
-            Err(error) => Outcome::Failed(format!("open the driver: {error}")),
-        };
-        match outcome {
-            Outcome::Passed => Ok(()),
-            Outcome::Failed(text) => Err(Failed::from(format!("{text}\n  promised: {}", case.promise))),
-            Outcome::Skipped(reason) => {
-                eprintln!("skip: {}/{name}: {reason}", entry.name);
-                Ok(())
-            }
-        }
+        tell(&format!("{}/{name}", entry.name), case.promise, subject.available(), || case.run(subject))
     })
 }
