@@ -12,7 +12,8 @@ use mica_core::network::{Address, Family, Mac, Mark, Subnet};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -41,6 +42,8 @@ pub struct Link {
     pub is_up: bool,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// Whether the bridge passes its frames on: some time after both ends of a pair are up.
+    pub forwards: bool,
 }
 
 impl Link {
@@ -97,10 +100,16 @@ fn link_of(message: LinkMessage) -> Link {
             LinkAttribute::Address(mac) => link.mac = mac,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::LinkInfo(info) => link.forwards = info.iter().any(is_forwarding),
             _ => {}
         }
     }
     link
+}
+
+fn is_forwarding(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = info else { return false };
+    port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
 }
 
 /// The addresses of a link, or of all links.

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use mica_conformance::network::Namespace;
 use mica_conformance::network::kernel::{self, Birth, Link};
@@ -15,6 +16,7 @@ use mica_core::network::{
 };
 use mica_core::{Error, OptionMap, Result, Support, options};
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const BRIDGE: Prefix = Prefix::new(b"plbr");
 const PORT: Prefix = Prefix::new(b"plpt");
 
@@ -31,6 +33,17 @@ pub(crate) struct Plain {
     capabilities: NetCapabilities,
     /// Whether neighbours are told who has an address now.
     pub(crate) announces: bool,
+}
+
+/// The kernel looks at the carrier of a link some time after it changed; until then the bridge drops what is announced.
+fn wait_until_it_forwards(port: &str) -> io::Result<()> {
+    let since = Instant::now();
+    while !kernel::link(port)?.is_some_and(|port| port.forwards) {
+        if since.elapsed() > PATIENCE {
+            return Err(io::Error::other(format!("the bridge does not pass on what '{port}' sends")));
+        }
+    }
+    Ok(())
 }
 
 fn kernel_failed(doing: &str) -> impl FnOnce(io::Error) -> Error {
@@ -117,7 +130,10 @@ impl Plain {
                 fs::write(format!("/proc/sys/net/{name}"), value)?;
             }
             told.addresses.iter().try_for_each(|address| kernel::add_address(inner, *address))?;
-            kernel::set_up(inner, true)?;
+            kernel::set_up(inner, true)
+        })?;
+        wait_until_it_forwards(port)?;
+        Namespace::of(ns)?.inside(|| {
             kernel::set_mac(inner, told.mac)?;
             default_gateways(net, ep.gateway).into_iter().try_for_each(|by| kernel::add_route(all(by), by))
         })
