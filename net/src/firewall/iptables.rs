@@ -27,6 +27,7 @@ use self::rules::{Chain, Lead, Rule, Table, USER};
 use self::tool::Tool;
 use super::nfnetlink::Connections;
 use super::{Firewall, Ground, Guarded, conntrack};
+use crate::setting;
 
 /// Rules that `iptables` and `ip6tables` keep.
 #[derive(Debug)]
@@ -152,12 +153,13 @@ impl Firewall for Iptables {
 
     fn close(&self, families: Families) -> Result<()> {
         let _lock = self.lock()?;
+        let br_netfilter = setting::read("bridge/bridge-nf-call-iptables")?.is_some();
         for tool in self.tools.iter().filter(|tool| families.has(tool.family())) {
             let mark = self.mark(Scope::Driver);
             let mut wanted = rules::shared(tool.family(), mark);
-            wanted.push(rules::close(mark));
+            wanted.push(rules::close(mark, br_netfilter));
             let listing = tool.list(&Table::ALL, self.owner)?;
-            tool.restore(&listing.difference(self.owner, &wanted, |_| false))?;
+            tool.restore(&listing.difference(self.owner, &wanted, |other| *other == mark))?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Guard {
                 &[["inet", "shield"], ["inet", "to_ours"], ["inet", "between"], ["inet", "inner"]]
             }
             Self::Leaving => &[["inet", "from_ours"], ["inet", "inner"]],
-            Self::Transit => &[["inet", "forwarded"]],
+            Self::Transit => &[["inet", "transit"], ["inet", "leaving"]],
             Self::Senders => &[["bridge", "senders"]],
         }
     }

@@ -13,6 +13,7 @@ mod paths;
 mod scene;
 mod senders;
 mod traffic;
+mod transit;
 
 /// Makes a test of each function for each back end.
 macro_rules! under_both {

@@ -196,9 +196,16 @@ pub(super) fn shared(family: Family, mark: Mark) -> Vec<Rule> {
 
 /// What is forwarded between interfaces that no engine of ours has is dropped. It is the last rule of the last chain: it
 /// overrules nobody who accepts.
-pub(super) fn close(mark: Mark) -> Rule {
-    let foreign = "! -i mica+ ! -o mica+".to_owned();
-    Rule::new(mark, Table::Filter, Chain::Pass, "close", foreign, Target::Drop)
+///
+/// Where the host has br_netfilter, what others' bridges pass from port to port comes by, too, and is let through. Elsewhere nothing
+/// asks for that: the kernel loads br_netfilter for whoever does.
+pub(super) fn close(mark: Mark, br_netfilter: bool) -> Rule {
+    const FOREIGN: &str = "! -i mica+ ! -o mica+";
+    let (key, matches) = match br_netfilter {
+        true => ("close routed", format!("{FOREIGN} -m physdev ! --physdev-is-bridged")),
+        false => ("close", FOREIGN.to_owned()),
+    };
+    Rule::new(mark, Table::Filter, Chain::Pass, key, matches, Target::Drop)
 }
 
 /// What one network needs.

@@ -109,6 +109,26 @@ fn raising_twice_changes_nothing_and_lowering_leaves_nothing() {
 }
 
 #[test]
+fn closing_heeds_that_br_netfilter_came_and_does_not_bring_it() {
+    let mark = endpoint(2, &[]).mark;
+    assert!(!rules::close(mark, false).line().contains("physdev"));
+    for bed in Bed::both() {
+        let before = |firewall: &Iptables| {
+            let mark = firewall.mark(Scope::Driver);
+            let mut wanted = rules::shared(Family::V4, mark);
+            wanted.push(rules::close(mark, false));
+            let listing = firewall.tools[0].list(&Table::ALL, OWNER)?;
+            firewall.tools[0].restore(&listing.difference(OWNER, &wanted, |_| false))
+        };
+        bed.on(before).unwrap();
+        bed.on(|firewall| firewall.close(Families { v4: true, v6: false })).unwrap();
+        let text = bed.text();
+        let drops: Vec<_> = text.lines().filter(|line| line.contains(" close")).collect();
+        assert!(matches!(drops[..], [one] if one.contains("--physdev-is-bridged")), "{drops:?}");
+    }
+}
+
+#[test]
 fn processes_that_raise_at_once_add_each_rule_once() {
     let [bed, alone] = Bed::both();
     std::thread::scope(|scope| {

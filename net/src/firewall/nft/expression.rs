@@ -144,6 +144,15 @@ impl Rule {
         self.lookup(fields, set, libc::NFT_LOOKUP_F_INV as u32)
     }
 
+    /// Makes the fields an element of the set. A full one ends the rule.
+    pub(super) fn learn(self, fields: &[Field], set: Set) -> Self {
+        let learn = Attributes::new()
+            .text(nfta::DYNSET_SET_NAME, set.name())
+            .number(nfta::DYNSET_OP, libc::NFT_DYNSET_OP_UPDATE as u32)
+            .number(nfta::DYNSET_SREG_KEY, FIRST);
+        self.load(fields).then("dynset", &learn)
+    }
+
     /// Translates the destination to the address and port that the map has for these fields, where it has any.
     pub(super) fn translate(self, fields: &[Field], map: Set, family: Family) -> Self {
         let look = Attributes::new()

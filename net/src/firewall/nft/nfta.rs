@@ -50,6 +50,10 @@ pub(super) const BITWISE_LEN: u16 = 3;
 pub(super) const BITWISE_MASK: u16 = 4;
 pub(super) const BITWISE_XOR: u16 = 5;
 
+pub(super) const DYNSET_SET_NAME: u16 = 1;
+pub(super) const DYNSET_OP: u16 = 3;
+pub(super) const DYNSET_SREG_KEY: u16 = 4;
+
 pub(super) const NAT_TYPE: u16 = 1;
 pub(super) const NAT_FAMILY: u16 = 2;
 pub(super) const NAT_REG_ADDR_MIN: u16 = 3;
@@ -62,8 +66,12 @@ pub(super) const SET_KEY_TYPE: u16 = 4;
 pub(super) const SET_KEY_LEN: u16 = 5;
 pub(super) const SET_DATA_TYPE: u16 = 6;
 pub(super) const SET_DATA_LEN: u16 = 7;
+pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
+pub(super) const SET_TIMEOUT: u16 = 11;
 pub(super) const SET_USERDATA: u16 = 13;
+
+pub(super) const SET_DESC_SIZE: u16 = 1;
 
 pub(super) const SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const SET_ELEM_LIST_SET: u16 = 2;

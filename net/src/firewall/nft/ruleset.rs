@@ -13,6 +13,7 @@ pub(super) const USER: &str = "user";
 
 const PUBLISHED: &str = "published";
 const BETWEEN: &str = "between";
+const TRANSIT: &str = "transit";
 
 /// The chain for what comes from a network that is not internal.
 pub(super) const FROM: &str = "from_ours";
@@ -62,6 +63,7 @@ pub(super) fn chains() -> Vec<Chain> {
         called(FROM, from_ours()),
         called(TO, to_ours()),
         called(INNER, inner()),
+        called(TRANSIT, transit()),
         inet("loopback", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW, loopback()),
         inet("shield", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE, shield()),
         inet("arriving", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST, to_published()),
@@ -140,7 +142,18 @@ fn forwarded() -> Vec<Rule> {
             .among(&[Field::Family], Set::Closed)
             .unless(Field::In, ANY_ENGINE)
             .unless(Field::Out, ANY_ENGINE)
-            .verdict(Verdict::Drop),
+            .verdict(Verdict::Goto(TRANSIT)),
+    ]
+}
+
+/// Between two interfaces of others. Where br_netfilter is on, a bridge of theirs is both for what it passes from port to port.
+///
+/// No expression compares two fields of a packet, so the pair is looked up among pairs of the same name, of which the one that it
+/// would have to be was just learned.
+fn transit() -> Vec<Rule> {
+    vec![
+        rule().learn(&[Field::In, Field::In], Set::Same),
+        rule().not_among(&[Field::In, Field::Out], Set::Same).verdict(Verdict::Drop),
     ]
 }
 
@@ -182,7 +195,8 @@ fn together() -> Rule {
     rule().among(&[Field::In, Field::Out], Set::Together).verdict(Verdict::Accept)
 }
 
-/// No rule here asks by which interface a packet came: that is unknown after a bridge's own hooks.
+/// By which interface a packet came is unknown here after a bridge's own hooks. So where it is known and the one by which it leaves
+/// as well, it was routed and not bridged.
 fn leaving() -> Vec<Rule> {
     const FROM_127: Field = Field::network(12, 1);
     let mut rules = vec![
@@ -207,6 +221,12 @@ fn leaving() -> Vec<Rule> {
                 .masquerade(),
         );
     }
+    rules.push(
+        rule()
+            .among(&[Field::Family], Set::Closed)
+            .among(&[Field::In, Field::Out], Set::Same)
+            .verdict(Verdict::Drop),
+    );
     rules
 }
 

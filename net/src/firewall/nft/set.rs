@@ -73,6 +73,9 @@ pub(super) enum Set {
     To,
     /// Families in which the host forwards on our account alone.
     Closed,
+    /// Twice the name of an interface of others: what a pair of names is looked up in to see whether they are the same. Rules
+    /// fill it, and their elements bear no mark.
+    Same,
     /// Addresses of endpoints.
     Addresses(Family),
     /// The same, each with the bridge behind which it is.
@@ -142,7 +145,7 @@ impl Set {
     ];
 
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        [Self::Closed].into_iter().chain(Self::OF_NETWORKS).chain(Self::OF_ENDPOINTS)
+        [Self::Closed, Self::Same].into_iter().chain(Self::OF_NETWORKS).chain(Self::OF_ENDPOINTS)
     }
 
     pub(super) const fn layer(self) -> Layer {
@@ -160,6 +163,7 @@ impl Set {
             Self::From => "from",
             Self::To => "to",
             Self::Closed => "closed",
+            Self::Same => "same",
             Self::Addresses(Family::V4) => "addresses4",
             Self::Addresses(Family::V6) => "addresses6",
             Self::Home(Family::V4) => "home4",
@@ -180,7 +184,7 @@ impl Set {
     fn key(self) -> Vec<Kind> {
         match self {
             Self::Bridges | Self::Internal | Self::From | Self::To | Self::Ports => vec![IFNAME],
-            Self::Together => vec![IFNAME, IFNAME],
+            Self::Together | Self::Same => vec![IFNAME, IFNAME],
             Self::Closed => vec![NFPROTO],
             Self::Addresses(family) | Self::Masqueraded(family) => vec![address(family)],
             Self::Home(family) => vec![address(family), IFNAME],
@@ -205,17 +209,30 @@ impl Set {
         matches!(self, Self::From | Self::To)
     }
 
+    /// Whether rules add to it. What they did not add again for a minute goes.
+    const fn learns(self) -> bool {
+        matches!(self, Self::Same)
+    }
+
     /// The set itself, as the kernel is told of it. `id` tells it from others of the same transaction.
     pub(super) fn declared(self, table: &str, id: u32) -> Attributes {
         let (key, value) = (self.key(), self.value());
-        let map = if value.is_empty() { 0 } else { libc::NFT_SET_MAP as u32 };
+        let map = if value.is_empty() { 0 } else { libc::NFT_SET_MAP };
+        let learns = if self.learns() { libc::NFT_SET_EVAL | libc::NFT_SET_TIMEOUT } else { 0 };
         let set = Attributes::new()
             .text(nfta::SET_TABLE, table)
             .text(nfta::SET_NAME, self.name())
-            .number(nfta::SET_FLAGS, map)
+            .number(nfta::SET_FLAGS, (map | learns) as u32)
             .number(nfta::SET_KEY_TYPE, number(&key))
             .number(nfta::SET_KEY_LEN, length(&key))
             .number(nfta::SET_ID, id);
+        let set = if self.learns() {
+            const MINUTE: u64 = 60_000;
+            set.nest(nfta::SET_DESC, &Attributes::new().number(nfta::SET_DESC_SIZE, 4096))
+                .bytes(nfta::SET_TIMEOUT, &MINUTE.to_be_bytes())
+        } else {
+            set
+        };
         let set = if key == [IFNAME] { set.bytes(nfta::SET_USERDATA, &HOST_ORDER) } else { set };
         if value.is_empty() {
             set
