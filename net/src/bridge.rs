@@ -92,10 +92,6 @@ struct Bridge {
 }
 
 impl Bridge {
-    fn unsupported(op: &'static str) -> Error {
-        Error::Unsupported { driver: NAME.to_owned(), op }
-    }
-
     /// Holds off other processes and threads that would make or take away what networks share, until it is dropped.
     fn lock(&self) -> Result<File> {
         let path = self.dir.join("networks.lock");

@@ -15,6 +15,7 @@ mod netlink;
 mod none;
 #[cfg(test)]
 mod played;
+mod refuse;
 mod setting;
 mod sys;
 

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use crate::inside::{Inside, Wanted};
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Netlink, Request};
+use crate::refuse::refuse;
 use crate::{endpoint, setting};
 
 const NAME: &str = "macvlan";
@@ -202,10 +203,6 @@ fn named(ep: &Endpoint) -> String {
     format!("endpoint '{}'", ep.id)
 }
 
-fn refuse(is_wished: bool, op: &'static str) -> Result<()> {
-    if is_wished { Err(Error::Unsupported { driver: NAME.to_owned(), op }) } else { Ok(()) }
-}
-
 impl NetworkDriver for Macvlan {
     fn name(&self) -> &str {
         NAME
@@ -220,8 +217,8 @@ impl NetworkDriver for Macvlan {
     }
 
     fn plan(&self, wanted: Network) -> Result<Network> {
-        refuse(wanted.internal, "internal")?;
-        refuse(!self.capabilities.ipv6.is_yes() && plan::has_ipv6(&wanted), "ipv6")?;
+        refuse(NAME, wanted.internal, "internal")?;
+        refuse(NAME, !self.capabilities.ipv6.is_yes() && plan::has_ipv6(&wanted), "ipv6")?;
         plan::plan(&mut Netlink::open()?, wanted)
     }
 
@@ -244,7 +241,7 @@ impl NetworkDriver for Macvlan {
     }
 
     fn attach(&self, net: &Network, ep: &Endpoint, ns: BorrowedFd<'_>) -> Result<Attachment> {
-        refuse(!ep.ports.is_empty(), "ports")?;
+        refuse(NAME, !ep.ports.is_empty(), "ports")?;
         let plan::EndpointOptions {} =
             options::parse_network(NAME, &ep.options, plan::EndpointOptions::DOCS)?;
         let mut netlink = Netlink::open()?;
@@ -274,7 +271,7 @@ impl NetworkDriver for Macvlan {
         ep: &Endpoint,
         ns: BorrowedFd<'_>,
     ) -> Result<Attachment> {
-        refuse(!ep.ports.is_empty(), "ports")?;
+        refuse(NAME, !ep.ports.is_empty(), "ports")?;
         let ours = self.ours(&mut Netlink::open_in(ns)?, net, ep, Some(was))?;
         let inside = match ours.first() {
             Some(link) => Inside::find(ns, &link.name.parse()?)?,

@@ -9,6 +9,8 @@ use mica_core::network::{
 };
 use mica_core::{Error, NetworkEntry, OptionMap, Result, Support, options};
 
+use crate::refuse::refuse;
+
 const NAME: &str = "none";
 
 /// What the registry knows of it.
@@ -47,11 +49,6 @@ struct Nothing {
     capabilities: NetCapabilities,
 }
 
-/// Refuses what would take an interface.
-fn refuse(is_wished: bool, op: &'static str) -> Result<()> {
-    if is_wished { Err(Error::Unsupported { driver: NAME.to_owned(), op }) } else { Ok(()) }
-}
-
 impl NetworkDriver for Nothing {
     fn name(&self) -> &str {
         NAME
@@ -67,8 +64,8 @@ impl NetworkDriver for Nothing {
 
     fn plan(&self, wanted: Network) -> Result<Network> {
         let Options {} = options::parse_network(NAME, &wanted.options, Options::DOCS)?;
-        refuse(!wanted.pools.is_empty(), "addresses")?;
-        refuse(wanted.internal, "internal")?;
+        refuse(NAME, !wanted.pools.is_empty(), "addresses")?;
+        refuse(NAME, wanted.internal, "internal")?;
         if wanted.interface.is_some() || wanted.mtu.is_some() {
             let why = "a network of driver 'none' has no interfaces, so it takes no interface and no MTU";
             return Err(Error::Options(why.to_owned()));
@@ -86,10 +83,10 @@ impl NetworkDriver for Nothing {
 
     fn attach(&self, _: &Network, ep: &Endpoint, _: BorrowedFd<'_>) -> Result<Attachment> {
         let Options {} = options::parse_network(NAME, &ep.options, Options::DOCS)?;
-        refuse(!ep.addresses.is_empty(), "addresses")?;
-        refuse(ep.mac.is_some(), "mac")?;
-        refuse(!ep.ports.is_empty(), "ports")?;
-        refuse(ep.gateway != Families::NONE, "gateways")?;
+        refuse(NAME, !ep.addresses.is_empty(), "addresses")?;
+        refuse(NAME, ep.mac.is_some(), "mac")?;
+        refuse(NAME, !ep.ports.is_empty(), "ports")?;
+        refuse(NAME, ep.gateway != Families::NONE, "gateways")?;
         Ok(Attachment::default())
     }
 

@@ -6,11 +6,11 @@ use mica_core::network::{
 };
 use mica_core::{Error, Result};
 
-use super::Bridge;
 use super::site::Site;
-use crate::endpoint;
+use super::{Bridge, NAME};
 use crate::firewall::Guarded;
 use crate::inside::Wanted;
+use crate::{endpoint, refuse};
 
 /// The end of a pair that is a port of the bridge.
 const VETH: Prefix = Prefix::new(b"mive");
@@ -76,9 +76,7 @@ fn refuse(driver: &Bridge, net: &Network, ep: &Endpoint) -> Result<()> {
         let name = name.escape_debug();
         return Err(Error::Options(format!("unknown endpoint option '{name}'; a bridge has none")));
     }
-    if !ep.ports.is_empty() && !driver.capabilities.ports.is_yes() {
-        return Err(Bridge::unsupported("ports"));
-    }
+    refuse::refuse(NAME, !ep.ports.is_empty() && !driver.capabilities.ports.is_yes(), "ports")?;
     if let Some(pool) = net.pools.iter().find(|pool| ep.addresses.iter().any(|ip| pool.gateway == Some(*ip)))
     {
         return Err(Error::Options(format!(

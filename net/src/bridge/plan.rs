@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use mica_core::network::{Families, Family, InterfaceName, Network, Pool, Subnet};
 use mica_core::{Error, Result};
 
-use super::Bridge;
 use super::options::Options;
 use super::site::{BRIDGE, Site};
+use super::{Bridge, NAME};
 use crate::ipam;
 use crate::netlink::{Netlink, link, route};
+use crate::refuse::refuse;
 
 /// That of Ethernet, where no route says more.
 const MTU: u32 = 1500;
@@ -21,9 +22,7 @@ const MOST: u32 = 65535;
 
 pub(super) fn plan(driver: &Bridge, mut net: Network) -> Result<Network> {
     let options = Options::read(&net.options)?;
-    if net.internal && !driver.capabilities.internal.is_yes() {
-        return Err(Bridge::unsupported("internal"));
-    }
+    refuse(NAME, net.internal && !driver.capabilities.internal.is_yes(), "internal")?;
     let mut netlink = Netlink::open()?;
     net.pools = pools(driver, net.pools)?;
     net.mtu = Some(mtu(&mut netlink, &net, options.mtu)?);
@@ -58,9 +57,7 @@ fn pools(driver: &Bridge, pools: Vec<Pool>) -> Result<Vec<Pool>> {
 
 fn complete(driver: &Bridge, mut pool: Pool) -> Result<Pool> {
     let subnet = pool.subnet;
-    if subnet.family() == Family::V6 && !driver.capabilities.ipv6.is_yes() {
-        return Err(Bridge::unsupported("ipv6"));
-    }
+    refuse(NAME, subnet.family() == Family::V6 && !driver.capabilities.ipv6.is_yes(), "ipv6")?;
     if !is_for_hosts(subnet) {
         return Err(Error::Options(format!(
             "{subnet} is not for hosts that are routed to; take one such as 172.30.0.0/24 or fd00:30::/64"
