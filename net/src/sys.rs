@@ -30,29 +30,49 @@ pub(crate) fn ask_option(
     }
 }
 
-/// Returns when the kernel has done what is under way with the carrier of a link, in the namespace of the socket
-/// (`linkwatch_sync_dev` in `ethtool_op_get_link`, since Linux 6.8). A link of a kind that has no carrier is no error.
-pub(crate) fn settle_carrier(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<()> {
+/// Whether a link has a carrier, in the namespace of the socket. A link of a kind that has none never does. Since Linux 6.8 the
+/// kernel has also done all that is under way with it when this returns (`linkwatch_sync_dev` in `ethtool_op_get_link`).
+pub(crate) fn has_carrier(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<bool> {
     #[repr(C)]
     struct Question {
         command: u32,
         answer: u32,
     }
     let mut question = Question { command: ETHTOOL_GLINK, answer: 0 };
-    // SAFETY: of a structure of numbers and pointers all zeroes are a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, letter) in request.ifr_name.iter_mut().zip(link.as_str().bytes()) {
-        *place = letter.cast_signed();
-    }
+    let mut request = about(link);
     request.ifr_ifru.ifru_data = (&raw mut question).cast();
     // SAFETY: the kernel reads and writes the request and, for this command, the eight bytes of the question, which
     // both outlive the call. The name is shorter than its place, so a NUL ends it.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     match done {
-        0 => Ok(()),
+        0 => Ok(question.answer != 0),
         _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
             error => Err(error),
         },
     }
+}
+
+/// Whether the kernel has taken note that a link is up and has a carrier: what it sends is heard, and where it is the port of a
+/// bridge, the bridge passes it on.
+pub(crate) fn is_running(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<bool> {
+    let mut request = about(link);
+    // SAFETY: the kernel reads and writes the request, which outlives the call. The name is shorter than its place, so a
+    // NUL ends it.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has answered with flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags) & libc::IFF_RUNNING != 0)
+}
+
+fn about(link: &InterfaceName) -> libc::ifreq {
+    // SAFETY: of a structure of numbers and pointers all zeroes are a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, letter) in request.ifr_name.iter_mut().zip(link.as_str().bytes()) {
+        *place = letter.cast_signed();
+    }
+    request
 }

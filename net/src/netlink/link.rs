@@ -1,6 +1,8 @@
 //! Links: the interfaces of a namespace.
 
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
 use mica_core::network::{InterfaceName, Mac, Mark};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -13,6 +15,9 @@ use rustix::io::Errno;
 
 use super::{Netlink, Refused, Request};
 use crate::sys;
+
+/// How long a carrier is waited for, in milliseconds: the kernel looks at those that are not urgent once a second.
+const SETTLING: u32 = 1100;
 
 /// What is known of a link.
 #[derive(Clone, Debug, Default)]
@@ -123,10 +128,18 @@ pub(crate) fn request_by_name(name: &str) -> Request {
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link '{name}'"))
 }
 
-/// Lets the kernel finish what is under way with the link's carrier, so that from then on it passes packets.
+/// Lets the kernel finish what is under way with the link's carrier, so that from then on it passes packets. To ask for the
+/// carrier makes it do so; before Linux 6.8 it is waited for, which takes a second at most.
 pub(crate) fn settle(netlink: &Netlink, name: &InterfaceName) -> Result<(), Refused> {
-    sys::settle_carrier(netlink.as_fd(), name)
-        .map_err(|error| Refused::io(&format!("look at the carrier of link '{name}'"), &error))
+    let settled = sys::has_carrier(netlink.as_fd(), name).and_then(|has_carrier| {
+        let mut waits = if has_carrier { SETTLING } else { 0 };
+        while waits > 0 && !sys::is_running(netlink.as_fd(), name)? {
+            thread::sleep(Duration::from_millis(1));
+            waits -= 1;
+        }
+        Ok(())
+    });
+    settled.map_err(|error| Refused::io(&format!("look at the carrier of link '{name}'"), &error))
 }
 
 fn request_by_index(index: u32) -> Request {

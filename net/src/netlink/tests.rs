@@ -1,9 +1,14 @@
-use netlink_packet_route::link::LinkMessage;
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use mica_core::network::InterfaceName;
+use netlink_packet_route::link::{BridgePortState, InfoBridgePort, LinkMessage};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
 
 use super::*;
 use crate::played::{machine, on};
+use crate::sys;
 
 fn bridge(name: &str) -> LinkMessage {
     LinkMessageBuilder::<LinkBridge>::new(name).build()
@@ -65,10 +70,41 @@ fn a_socket_belongs_to_the_namespace_in_which_it_was_opened() {
     let (one, other) = (machine(), machine());
     on(&one, || Ok(Netlink::open()?.tell(vec![create("a")])?)).unwrap();
     on(&other, || {
-        use std::os::fd::AsFd;
         let mut there = Netlink::open_in(one.as_fd())?;
         assert!(link::by_name(&mut there, "a")?.is_some());
         assert!(link::by_name(&mut Netlink::open()?, "a")?.is_none());
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_port_that_has_settled_passes_frames_on_and_one_without_a_carrier_is_not_waited_for() {
+    on(&machine(), || {
+        let mut netlink = Netlink::open()?;
+        let [bridge, port, peer]: [InterfaceName; 3] =
+            ["bridge", "port", "peer"].map(|name| name.parse().unwrap());
+        let pair = LinkVeth::new(port.as_str(), peer.as_str()).build();
+        netlink.tell(vec![
+            create("bridge"),
+            Request::create(RouteNetlinkMessage::NewLink(pair), "make a pair"),
+        ])?;
+        let index = link::index(&netlink, "bridge")?.unwrap();
+        let up = |name: &InterfaceName| LinkUnspec::new_with_name(name.as_str()).up();
+        netlink.tell(vec![
+            link::change(up(&bridge).build(), &bridge),
+            link::change(up(&port).controller(index).build(), &port),
+        ])?;
+        let forwards = |netlink: &mut Netlink| {
+            let port = link::by_name(netlink, "port")?.unwrap().port;
+            Ok::<_, Refused>(port.contains(&InfoBridgePort::State(BridgePortState::Forwarding)))
+        };
+        let before = Instant::now();
+        link::settle(&netlink, &port)?;
+        assert!(before.elapsed() < Duration::from_secs(1) && !forwards(&mut netlink)?);
+        netlink.tell(vec![link::change(up(&peer).build(), &peer)])?;
+        link::settle(&netlink, &port)?;
+        assert!(sys::is_running(netlink.as_fd(), &port).unwrap() && forwards(&mut netlink)?);
         Ok(())
     })
     .unwrap();
