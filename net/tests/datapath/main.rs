@@ -1,8 +1,8 @@
 //! What gets through to containers on a bridge, and what does not, under each firewall.
 //!
 //! Each test plays a whole host in network namespaces of its own: the host, a machine outside of it, and containers. Each is
-//! run with every back end. A test of a rule that keeps something out takes the rule away and shows that the thing then gets
-//! in: else it would prove nothing.
+//! run with every back end, and with both kinds of `iptables`. A test of a rule that keeps something out takes the rule away and
+//! shows that the thing then gets in: else it would prove nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod guards;
@@ -35,6 +35,13 @@ macro_rules! under_both {
             #[test]
             fn iptables() {
                 if let Some(scene) = Scene::under(Backend::Iptables, stringify!($name)) {
+                    run(scene);
+                }
+            }
+
+            #[test]
+            fn iptables_legacy() {
+                if let Some(scene) = Scene::under_legacy(stringify!($name)) {
                     run(scene);
                 }
             }

@@ -1,14 +1,21 @@
 //! Network namespaces that play machines.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 
 /// A machine's namespace. It goes when nothing is left in it and this is dropped.
-pub(crate) struct Namespace(File);
+pub(crate) struct Namespace {
+    network: File,
+    /// Those of this machine, unless it has others.
+    mounts: Option<File>,
+}
 
 impl Namespace {
     pub(crate) fn new() -> Self {
@@ -16,7 +23,7 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
         };
-        let namespace = Self(thread::spawn(make).join().unwrap());
+        let namespace = Self { network: thread::spawn(make).join().unwrap(), mounts: None };
         namespace.ip("link set lo up");
         // Else the first second of each link is spent on looking for duplicates of its link-local address, without which
         // neither end forwards IPv6.
@@ -24,10 +31,30 @@ impl Namespace {
         namespace
     }
 
+    /// Its `iptables` and `ip6tables` are those of the kernel's older tables from now on. Fails where there are none.
+    pub(crate) fn with_legacy_iptables(self) -> io::Result<Self> {
+        let program = |name: &str| Path::new("/usr/sbin").join(name).canonicalize();
+        let (usual, legacy) = (program("iptables")?, program("iptables-legacy")?);
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            // Each is one program under many names, and tells by its name which it is.
+            mount_bind(legacy, usual)?;
+            File::open("/proc/thread-self/ns/mnt")
+        };
+        let mounts = thread::spawn(make).join().unwrap()?;
+        Ok(Self { mounts: Some(mounts), ..self })
+    }
+
     /// Does something on a thread inside. A socket that is made there stays there.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let enter = || {
-            setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+            setns(&self.network, CloneFlags::CLONE_NEWNET).unwrap();
+            if let Some(mounts) = &self.mounts {
+                // Whoever shares a working directory with others cannot enter.
+                unshare(CloneFlags::CLONE_FS).unwrap();
+                setns(mounts, CloneFlags::CLONE_NEWNS).unwrap();
+            }
             work()
         };
         match thread::scope(|scope| scope.spawn(enter).join()) {
@@ -62,12 +89,12 @@ impl Namespace {
 
     /// Its name for a program of this machine.
     pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+        format!("/proc/{}/fd/{}", std::process::id(), self.network.as_raw_fd())
     }
 }
 
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.network.as_fd()
     }
 }

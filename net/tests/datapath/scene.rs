@@ -74,7 +74,26 @@ pub(crate) struct Container {
 impl Scene {
     /// A host without networks; `None`, and a line that says why, where this machine lacks the firewall.
     pub(crate) fn under(backend: Backend, test: &str) -> Option<Self> {
-        let (host, outside) = (Namespace::new(), Namespace::new());
+        Self::of(Namespace::new(), backend, &format!("{test} with {}", backend.name()))
+    }
+
+    /// The same with the older kind of `iptables`, whose tables the kernel keeps apart.
+    pub(crate) fn under_legacy(test: &str) -> Option<Self> {
+        let test = format!("{test} with iptables-legacy");
+        match Namespace::new().with_legacy_iptables() {
+            Ok(host) => {
+                assert!(host.program("iptables", &["--version"]).contains("(legacy)"));
+                Self::of(host, Backend::Iptables, &test)
+            }
+            Err(reason) => {
+                eprintln!("skip: {test}: {reason}");
+                None
+            }
+        }
+    }
+
+    fn of(host: Namespace, backend: Backend, test: &str) -> Option<Self> {
+        let outside = Namespace::new();
         wire(&host, &outside);
         let dir = tempfile::tempdir().unwrap();
         let settings = BTreeMap::from([("firewall".to_owned(), backend.name().to_owned())]);
@@ -84,7 +103,7 @@ impl Scene {
                 Some(Self { host, outside, backend, driver, _dir: dir, networks: 0, endpoints: Cell::new(0) })
             }
             Err(Error::Unavailable { reason }) => {
-                eprintln!("skip: {test} with {}: {reason}", backend.name());
+                eprintln!("skip: {test}: {reason}");
                 None
             }
             Err(err) => panic!("{err}"),
