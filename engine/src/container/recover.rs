@@ -1,7 +1,6 @@
 //! After the death of a supervisor: its container's processes died with it, its mounts went with its namespace. What
 //! stays are control groups, a socket, what it had in networks, and a state that says that it runs.
 
-use mica_core::network::NetworkId;
 use mica_core::{MountOptions, failpoint};
 
 use super::link::SOCKET;
@@ -68,9 +67,7 @@ impl Engine {
         if container.record().settings.networking.mode != NetworkMode::Connected {
             return Ok(());
         }
-        let connections = if killed { container.connections()? } else { Vec::new() };
-        let networks: Vec<NetworkId> = connections.iter().map(|connection| connection.network).collect();
-        self.networks()?.release(container.id(), &networks)
+        self.networks()?.release(container.id(), killed)
     }
 
     /// The OCI runtime of a container, by name or path; `None` is the built-in one.

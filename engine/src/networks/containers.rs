@@ -89,16 +89,19 @@ impl Networks {
         failpoint::hit("network.released").map_err(Error::io(|| "disconnect a container"))
     }
 
-    /// Takes away all that a container has which nobody looks after any more, and what it leased in these networks and did
+    /// Takes away all that a container has which nobody looks after any more, and if it was `killed` also what it leased and did
     /// not get to record. The caller holds the container. Goes on after a failure, and answers them all.
-    pub(crate) fn release(&self, container: &str, networks: &[NetworkId]) -> Result<()> {
+    pub(crate) fn release(&self, container: &str, killed: bool) -> Result<()> {
         let mut failures = Vec::new();
         for record in self.endpoints_of(container)? {
             let released = self.detach(&record, None).and_then(|()| self.give_back(&record));
             failures.extend(released.err());
         }
-        for network in networks {
-            failures.extend(self.sweep_leases(network).err());
+        // It may have been about to be connected to one that is not among its own yet.
+        let networks = if killed { self.records()?.found } else { Vec::new() };
+        for NetworkRecord { network, .. } in networks {
+            failures.extend(self.sweep_leases(&network.id).err());
+            failures.extend(self.forget_unwritten(&network.id, container).err());
         }
         all(failures)
     }

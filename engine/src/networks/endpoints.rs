@@ -6,6 +6,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use mica_core::failpoint;
 use mica_core::network::{Attachment, Endpoint, EndpointId, NetworkId, Port};
 use mica_net::ipam::{Lease, Wanted};
 use serde::{Deserialize, Serialize};
@@ -80,12 +81,23 @@ impl Networks {
         let text = serde_json::to_vec(record).map_err(|e| Error::io(failed)(e.into()))?;
         let aside = path.with_extension("new");
         // Not synced: a power cut is the end of what it describes.
-        fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)).map_err(Error::io(failed))
+        let written = fs::write(&aside, text).and_then(|()| failpoint::hit("network.aside"));
+        written.and_then(|()| fs::rename(&aside, &path)).map_err(|error| {
+            // It is no record, and the next one is written over it.
+            let _ = fs::remove_file(&aside);
+            Error::io(failed)(error)
+        })
     }
 
     /// Ends the record of an endpoint that was detached. One that is gone is no error.
     pub fn forget_endpoint(&self, network: &NetworkId, container: &str) -> Result<()> {
-        remove_file(&self.endpoint_path(network, container))
+        remove_file(&self.endpoint_path(network, container))?;
+        self.forget_unwritten(network, container)
+    }
+
+    /// Removes what is left of a record that somebody was killed while writing.
+    pub(super) fn forget_unwritten(&self, network: &NetworkId, container: &str) -> Result<()> {
+        remove_file(&self.endpoint_path(network, container).with_extension("new"))
     }
 
     /// Leases the addresses of an endpoint whose record is about to be written: what is wished for, else the next in turn

@@ -140,7 +140,7 @@ impl<'e> Sandbox<'e> {
 
     fn connect_all(&mut self) -> Result<()> {
         // What an earlier run of the container could not take away.
-        self.networks.release(self.container.id(), &[])?;
+        self.networks.release(self.container.id(), false)?;
         let namespace = sys::network_namespace().map_err(Error::io(|| "make a network namespace"))?;
         self.namespace = Some(namespace);
         hit("network.namespace")?;

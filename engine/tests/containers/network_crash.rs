@@ -99,10 +99,11 @@ const CONNECTED: [&str; 8] = [
 ];
 
 /// Every moment of a start from the first thing of networks to the last.
-const WAY_UP: [&str; 11] = [
+const WAY_UP: [&str; 12] = [
     "network.namespace",
     "network.reserved",
     "network.leased",
+    "network.aside",
     "network.recorded",
     "network.up",
     "bridge.attach.born",
@@ -194,6 +195,20 @@ fn a_container_whose_supervisor_is_killed_leaves_nothing_in_networks() {
         // Nobody has looked at it since.
         bed.ok(&["network", "rm", "back"]);
         bed.ok(&["rm", "-f", "c"]);
+    });
+}
+
+#[test]
+fn a_container_that_is_killed_while_it_is_connected_to_a_network_that_is_not_its_own_yet_leaves_nothing() {
+    once(|bed| {
+        let before = stand(bed);
+        bed.ok(&["create", "--name=c", "busybox", "sleep", "1000"]);
+        bed.ok(&["network", "disconnect", "bridge", "c"]);
+        for point in ["network.leased", "network.aside", "network.recorded", "network.attached"] {
+            assert_eq!(bed.with_failpoint(point, &["start", "c"]).status, Some(0), "{point}");
+            assert_ne!(bed.run(&["network", "connect", "back", "c"]).status, Some(0), "{point}");
+            assert_nothing_more(bed, &before, point);
+        }
     });
 }
 
