@@ -108,7 +108,9 @@ pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
         ContainerCommand::Run(flags) => life::run(engine, *flags),
         ContainerCommand::Create(flags) => {
             let options = creation(engine, flags.settings, flags.command, true).map_err(refused)?;
-            print::line(engine.create(&options).map_err(refused)?.id())?;
+            let container = engine.create(&options).map_err(refused)?;
+            engine.unpublished(&container)?.iter().for_each(|note| print::warning(note));
+            print::line(container.id())?;
             Ok(ExitCode::SUCCESS)
         }
         ContainerCommand::Start(flags) => life::start(engine, &flags),

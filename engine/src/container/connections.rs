@@ -8,7 +8,7 @@ use mica_core::durable;
 
 use super::reach::{Purpose, Reached};
 use super::{ConnectWish, Connection, Container, NetworkMode, Networking};
-use crate::networks::{EndpointRecord, Networks};
+use crate::networks::{Elected, EndpointRecord, Networks};
 use crate::supervisor::already_connected;
 use crate::supervisor::wire::{Answer, Message, Request};
 use crate::{Engine, Error, Result, root};
@@ -47,8 +47,25 @@ impl Engine {
         connections.into_iter().map(with_endpoint).collect()
     }
 
+    /// Which ports that a container asks for none of its networks publishes, for people: nothing where all are.
+    pub fn unpublished(&self, container: &Container) -> Result<Vec<String>> {
+        let networking = &container.record().settings.networking;
+        if networking.mode != NetworkMode::Connected || networking.published().is_empty() {
+            return Ok(Vec::new());
+        }
+        let (connections, networks) = (container.connections()?, self.networks()?);
+        let record = |connection: &Connection| match networks.of_id(&connection.network, &connection.name) {
+            // One that was removed.
+            Err(Error::NoSuch { .. }) => None,
+            found => Some(found),
+        };
+        let records = connections.iter().filter_map(record).collect::<Result<Vec<_>>>()?;
+        let records: Vec<_> = records.iter().collect();
+        networks.unpublished(networking, &Elected::among(&records, &connections), &records)
+    }
+
     /// Connects a container to one more network, now if it runs, and whenever it is started. Answers what was changed on the
-    /// host for it.
+    /// host for it, and what of its ports is not published.
     pub fn connect(&self, container: &Container, network: &str, wish: ConnectWish) -> Result<Vec<String>> {
         refuse_other_modes(container)?;
         let connection = connection(&self.networks()?, network, wish)?;
@@ -56,7 +73,9 @@ impl Engine {
             Reached::Live(supervisor, _) => {
                 container.send(&supervisor, &Request::Connect(Box::new(connection)), &[])?;
                 match container.next(&supervisor)? {
-                    Some(Message::Answer(Answer::Connected { notes }, _)) => Ok(notes),
+                    Some(Message::Answer(Answer::Connected { notes }, _)) => {
+                        Ok([notes, self.unpublished(container)?].concat())
+                    }
                     _ => Err(container.not_running()),
                 }
             }
@@ -66,14 +85,15 @@ impl Engine {
                     return Err(already_connected(container.name(), &connection.name));
                 }
                 connections.push(connection);
-                container.set_connections(&connections).map(|()| Vec::new())
+                container.set_connections(&connections)?;
+                self.unpublished(container)
             }
         }
     }
 
     /// Disconnects a container from a network, now if it runs, and for good. With `force` also where something of it stays behind
-    /// that cannot be taken away.
-    pub fn disconnect(&self, container: &Container, network: &str, force: bool) -> Result<()> {
+    /// that cannot be taken away. Answers what of its ports is not published.
+    pub fn disconnect(&self, container: &Container, network: &str, force: bool) -> Result<Vec<String>> {
         refuse_other_modes(container)?;
         let reached = self.reach(container, Purpose::Change("being disconnected"), None)?;
         let mut connections = container.connections()?;
@@ -83,13 +103,14 @@ impl Engine {
         match reached {
             Reached::Live(supervisor, _) => {
                 let network = connections[index].network;
-                container.ask_over(&supervisor, &Request::Disconnect { network, force }).map(drop)
+                container.ask_over(&supervisor, &Request::Disconnect { network, force })?;
             }
             Reached::Idle(_busy) => {
                 connections.remove(index);
-                container.set_connections(&connections)
+                container.set_connections(&connections)?;
             }
         }
+        self.unpublished(container)
     }
 
     /// What a container that is to be made will be connected to. The default network is made now, if it was not before.

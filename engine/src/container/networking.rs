@@ -1,5 +1,6 @@
 //! What a container is asked to be connected to, and what it is called there.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use mica_core::OptionMap;
@@ -26,6 +27,19 @@ pub struct Networking {
     pub resolver_options: Vec<String>,
     /// Names with their addresses, `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
+}
+
+impl Networking {
+    /// What is to be published: what was asked for, and with `-P` every other port that the container exposes.
+    pub(crate) fn published(&self) -> Vec<Publish> {
+        let mut published = self.publish.clone();
+        if self.publish_all {
+            let port = |one: &Publish| (one.protocol(), one.container().first(), one.container().last());
+            let said: HashSet<_> = published.iter().map(port).collect();
+            published.extend(self.exposed.iter().filter(|one| !said.contains(&port(one))));
+        }
+        published
+    }
 }
 
 /// Whose network namespace a container is in.

@@ -4,7 +4,6 @@
 //! Every step up is recorded before the kernel is told, and every step down after it was. A supervisor that is killed
 //! between two of them leaves records from which the next command takes away what stands.
 
-mod election;
 pub(crate) mod live;
 mod mend;
 mod publish;
@@ -19,7 +18,7 @@ use mica_net::ipam::Lease;
 use super::names::{Member, Names};
 use crate::container::{ConnectWish, Connection, Container, NetworkMode};
 use crate::intent::random_id;
-use crate::networks::{EndpointRecord, NetworkRecord, Networks};
+use crate::networks::{Elected, EndpointRecord, NetworkRecord, Networks};
 use crate::ports::{Relay, Reserved};
 use crate::supervisor::wire::Request;
 use crate::{Engine, Error, Result, sys};
@@ -147,7 +146,9 @@ impl<'e> Sandbox<'e> {
         let record = |connection: &Connection| self.networks.of_id(&connection.network, &connection.name);
         let networks: Vec<NetworkRecord> = self.connections.iter().map(record).collect::<Result<_>>()?;
         let all: Vec<&NetworkRecord> = networks.iter().collect();
-        let elected = self.elect(&all);
+        let elected = Elected::among(&all, &self.connections);
+        let networking = &self.container.record().settings.networking;
+        self.notes.extend(self.networks.unpublished(networking, &elected, &all)?);
         self.publish_in(self.publishing(&elected, &all)?)?;
         hit("network.reserved")?;
         for (network, connection) in networks.into_iter().zip(self.connections.clone()) {

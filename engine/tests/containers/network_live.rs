@@ -216,26 +216,28 @@ fn a_network_whose_driver_publishes_no_ports_keeps_none_on_the_host() {
             "10.78.0.0/24",
             "lan",
         ]);
-        bed.ok(&[
-            "run",
-            "-d",
-            "--name",
-            "c",
-            "--network",
-            "lan",
-            "-p",
-            "8080:80",
-            "busybox",
-            "sleep",
-            "1000",
-        ]);
+        let told = |line: &str| {
+            let answer = bed.run(&line.split(' ').collect::<Vec<_>>());
+            assert_eq!(answer.status, Some(0), "{answer:?}");
+            answer.err
+        };
+        let in_vain = "warning: not published: 8080:80/tcp: the container's way out is network 'lan', and driver \
+                       'macvlan' publishes no ports";
+        assert!(told("create --name c --network lan -p 8080:80 busybox sleep 1000").contains(in_vain));
+        assert!(told("start c").contains(in_vain));
         assert!(inside(bed, "busybox ip -o addr show eth0").contains("10.78.0."));
         drop(TcpListener::bind("0.0.0.0:8080").unwrap());
         // From now on there is a network that does.
-        bed.ok(&["network", "connect", "--gw-priority", "1", "bridge", "c"]);
+        assert_eq!(told("network connect --gw-priority 1 bridge c"), "");
         assert!(TcpListener::bind("0.0.0.0:8080").is_err());
-        bed.ok(&["network", "disconnect", "bridge", "c"]);
+        assert!(told("network disconnect bridge c").contains(in_vain));
         drop(TcpListener::bind("0.0.0.0:8080").unwrap());
+        bed.ok(&["network", "create", "--internal", "inner"]);
+        assert!(told("network connect inner c").contains(in_vain));
+        assert!(
+            told("network disconnect lan c")
+                .contains("none of the container's networks leads out of the host")
+        );
     });
 }
 

@@ -65,5 +65,7 @@ pub(super) fn connect(engine: &Engine, flags: &Connect) -> Result<()> {
 
 /// Disconnects a container, which may run.
 pub(super) fn disconnect(engine: &Engine, flags: &Disconnect) -> Result<()> {
-    engine.disconnect(&engine.container(&flags.container)?, &flags.network, flags.force)
+    let notes = engine.disconnect(&engine.container(&flags.container)?, &flags.network, flags.force)?;
+    notes.iter().for_each(|note| print::warning(note));
+    Ok(())
 }

@@ -4,10 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use mica_core::network::{Families, NetworkId};
 
-use super::election::Elected;
 use super::{Sandbox, hit};
 use crate::container::Connection;
-use crate::networks::NetworkRecord;
+use crate::networks::{Elected, NetworkRecord};
 use crate::ports::Relay;
 use crate::{Error, Result};
 
@@ -20,7 +19,7 @@ impl Sandbox<'_> {
         let (before, count) = (self.elected(), self.members.len());
         self.connections.push(connection.clone());
         let known: Vec<_> = self.members.iter().map(|(network, _)| network).chain([&network]).collect();
-        let after = self.elect(&known);
+        let after = Elected::among(&known, &self.connections);
         let families = self.publishing(&after, &known);
         let connected = families.and_then(|families| self.publish_in(families)).and_then(|()| {
             // Who loses a default route does so first: there are never two.
@@ -79,7 +78,7 @@ impl Sandbox<'_> {
 
     /// The gateways among those that stand.
     fn elected(&self) -> Elected {
-        self.elect(&self.standing())
+        Elected::among(&self.standing(), &self.connections)
     }
 
     fn standing(&self) -> Vec<&NetworkRecord> {

@@ -1,15 +1,13 @@
 //! The published ports of a container, and which of its networks they are on.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::net::IpAddr;
 
-use mica_core::network::{Families, Family, Port, Publish};
+use mica_core::network::{Families, Family, Port};
 
 use super::Sandbox;
-use super::election::Elected;
 use crate::Result;
-use crate::networks::NetworkRecord;
+use crate::networks::{Elected, NetworkRecord};
 use crate::ports::Reserved;
 
 impl Sandbox<'_> {
@@ -49,24 +47,8 @@ impl Sandbox<'_> {
             let known: &Vec<_> = known.get_or_init(|| self.networks.published().unwrap_or_default());
             known.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())
         };
-        Reserved::reserve(&self.published(), families, &who)
-    }
-
-    /// What is to be published: what was asked for, and with `-P` every other port that the container exposes.
-    fn published(&self) -> Vec<Publish> {
-        let networking = &self.container.record().settings.networking;
-        let mut published = networking.publish.clone();
-        if networking.publish_all {
-            let said: HashSet<_> = published
-                .iter()
-                .map(|one| (one.protocol(), one.container().first(), one.container().last()))
-                .collect();
-            let exposed = networking.exposed.iter();
-            published.extend(exposed.filter(|one| {
-                !said.contains(&(one.protocol(), one.container().first(), one.container().last()))
-            }));
-        }
-        published
+        let published = self.container.record().settings.networking.published();
+        Reserved::reserve(&published, families, &who)
     }
 
     /// Those that a network publishes that is the gateway in these families.
