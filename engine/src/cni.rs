@@ -91,7 +91,7 @@ fn serve(
         return Ok(None);
     }
     let firewall = config.firewall.clone().or(base.firewall);
-    let networks = Networks::open(Root::open(&root)?, base.registry, firewall)?;
+    let networks = Networks::open(Root::open(&root)?, base.registry, firewall);
     match call {
         Call::Add { place, namespace, .. } => {
             let (network, record) = add::add(&networks, config, place, namespace, notes)?;

@@ -27,8 +27,8 @@ mod wish;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use mica_archive::Digest;
 use mica_core::network::{Network, NetworkId, OwnerId, Raised};
@@ -62,22 +62,31 @@ const FIREWALL: &str = "firewall";
 /// The networks of a data root, with the drivers that make them.
 pub struct Networks {
     root: Root,
-    owner: OwnerId,
-    run: PathBuf,
+    place: OnceLock<Place>,
     registry: Registry,
     firewall: Option<String>,
     opened: Mutex<BTreeMap<&'static str, Arc<dyn NetworkDriver>>>,
 }
 
+/// What is theirs in the kernel and below `/run`.
+#[derive(Debug)]
+struct Place {
+    owner: OwnerId,
+    run: PathBuf,
+}
+
 impl fmt::Debug for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Networks").field("owner", &self.owner).field("run", &self.run).finish_non_exhaustive()
+        f.debug_struct("Networks")
+            .field("root", &self.root)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
 }
 
 impl Engine {
-    /// Its networks. Nothing is asked of a driver until one is needed.
-    pub fn networks(&self) -> Result<Networks> {
+    /// Its networks. Nothing is made, and nothing asked of a driver, until one is needed.
+    pub fn networks(&self) -> Networks {
         let config = self.config();
         Networks::open(self.root().clone(), config.registry.clone(), config.firewall.clone())
     }
@@ -85,17 +94,30 @@ impl Engine {
 
 impl Networks {
     /// The networks of this root, without the rest of an engine.
-    pub fn open(root: Root, registry: Registry, firewall: Option<String>) -> Result<Self> {
-        let owner = run::owner(&root)?;
-        let run = run::directory(&root, &owner)?;
-        crate::root::make_directory(&root.networks())
-            .map_err(Error::io(|| format!("create '{}'", root.networks().display())))?;
-        Ok(Self { root, owner, run, registry, firewall, opened: Mutex::default() })
+    pub fn open(root: Root, registry: Registry, firewall: Option<String>) -> Self {
+        Self { root, place: OnceLock::new(), registry, firewall, opened: Mutex::default() }
     }
 
     /// The name that all bears which this data root has in the kernel.
-    pub fn owner(&self) -> &OwnerId {
-        &self.owner
+    pub fn owner(&self) -> Result<&OwnerId> {
+        Ok(&self.place()?.owner)
+    }
+
+    /// Makes the directories of a root that has had no networks yet.
+    fn place(&self) -> Result<&Place> {
+        if let Some(place) = self.place.get() {
+            return Ok(place);
+        }
+        let owner = run::owner(&self.root)?;
+        let run = run::directory(&self.root, &owner)?;
+        let records = self.root.networks();
+        crate::root::make_directory(&records)
+            .map_err(Error::io(|| format!("create '{}'", records.display())))?;
+        Ok(self.place.get_or_init(|| Place { owner, run }))
+    }
+
+    fn run(&self) -> Result<&Path> {
+        Ok(&self.place()?.run)
     }
 
     /// A driver, opened with the settings that the command line gives. Each is opened once.
@@ -107,7 +129,7 @@ impl Networks {
         }
         let dir = self.run_directory("drivers")?.join(entry.name);
         crate::root::make_directory(&dir).map_err(Error::io(|| format!("create '{}'", dir.display())))?;
-        let driver = (entry.open)(self.owner, &dir, &settings(entry, self.firewall()?.as_deref()));
+        let driver = (entry.open)(*self.owner()?, &dir, &settings(entry, self.firewall()?.as_deref()));
         let driver: Arc<dyn NetworkDriver> = driver.map_err(|error| named(name, error))?.into();
         opened.insert(entry.name, driver.clone());
         Ok(driver)
@@ -131,7 +153,7 @@ impl Networks {
         let mut listing = self.records()?;
         for name in [DEFAULT, HOST, NONE] {
             if listing.found.iter().all(|known| known.name() != name) {
-                listing.found.push(self.unmade(name));
+                listing.found.push(self.unmade(name)?);
             }
         }
         listing.found.sort_by(|one, other| one.name().cmp(other.name()));
@@ -167,31 +189,31 @@ impl Networks {
     }
 
     fn run_directory(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.run.join(name);
+        let dir = self.run()?.join(name);
         crate::root::make_directory(&dir).map_err(Error::io(|| format!("create '{}'", dir.display())))?;
         Ok(dir)
     }
 
     /// A network that the engine has without a record.
-    fn unmade(&self, name: &str) -> NetworkRecord {
+    fn unmade(&self, name: &str) -> Result<NetworkRecord> {
         let driver = match name {
             DEFAULT => self.registry.network_drivers().first().map_or(DEFAULT, |entry| entry.name),
             name => name,
         };
-        NetworkRecord {
+        Ok(NetworkRecord {
             driver: driver.to_owned(),
             created: run::made(&self.root),
             labels: BTreeMap::new(),
             options: OptionMap::new(),
             auxiliary: BTreeMap::new(),
-            network: Network { name: name.to_owned(), ..Network::unrecorded(self.id_of(name)) },
-        }
+            network: Network { name: name.to_owned(), ..Network::unrecorded(self.id_of(name)?) },
+        })
     }
 
     /// The id of a network that has the same one always.
-    fn id_of(&self, name: &str) -> NetworkId {
-        let digest = Digest::of(format!("{}:{name}", self.owner).as_bytes());
-        NetworkId::from_bytes(std::array::from_fn(|at| digest.bytes()[at]))
+    fn id_of(&self, name: &str) -> Result<NetworkId> {
+        let digest = Digest::of(format!("{}:{name}", self.owner()?).as_bytes());
+        Ok(NetworkId::from_bytes(std::array::from_fn(|at| digest.bytes()[at])))
     }
 }
 

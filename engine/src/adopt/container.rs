@@ -135,7 +135,7 @@ impl Adoption<'_> {
     /// The network that it is to be connected to, where there is one of that name.
     fn found_again(&self, name: Option<String>, lost: &mut Vec<String>) -> Vec<(String, ConnectWish)> {
         let Some(name) = name else { return Vec::new() };
-        match self.engine.networks().and_then(|networks| networks.get(&name)) {
+        match self.engine.networks().get(&name) {
             Ok(_) => vec![(name, ConnectWish::default())],
             Err(error) => {
                 lost.push(format!(

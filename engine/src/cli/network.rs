@@ -127,7 +127,7 @@ fn list(engine: &Engine, flags: &Ls) -> Result<()> {
         ("Labels", "LABELS"),
     ];
     let filters = Filters::for_list(&flags.filters)?;
-    let networks = engine.networks()?;
+    let networks = engine.networks();
     let listing = networks.all()?;
     print::damage(&listing);
     let mut table = Table::new(&COLUMNS, 4);
@@ -163,7 +163,7 @@ fn row(record: &NetworkRecord, id: &str) -> Vec<String> {
 }
 
 fn inspect(engine: &Engine, flags: &Inspect) -> Outcome {
-    let networks = engine.networks()?;
+    let networks = engine.networks();
     let mut found = Vec::new();
     let status = each(&flags.names, |name| {
         found.push(networks.inspect(&networks.get(name)?)?);
@@ -174,7 +174,7 @@ fn inspect(engine: &Engine, flags: &Inspect) -> Outcome {
 }
 
 fn remove(engine: &Engine, flags: &Remove) -> Outcome {
-    let networks = engine.networks()?;
+    let networks = engine.networks();
     Ok(each(&flags.names, |name| match networks.remove(name) {
         Err(Error::NoSuch { .. }) if flags.force => print::line(name),
         removed => removed.and_then(|()| print::line(name)),
@@ -183,7 +183,7 @@ fn remove(engine: &Engine, flags: &Remove) -> Outcome {
 
 fn prune(engine: &Engine, flags: &Prune) -> Outcome {
     let filters = Filters::for_prune(&flags.filters)?;
-    let pruned = engine.networks()?.prune(|record| filters.take(record, false))?;
+    let pruned = engine.networks().prune(|record| filters.take(record, false))?;
     if !pruned.names.is_empty() {
         print::text(&format!("Deleted Networks:\n{}\n\n", pruned.names.join("\n")))?;
     }
@@ -191,7 +191,7 @@ fn prune(engine: &Engine, flags: &Prune) -> Outcome {
 }
 
 fn check(engine: &Engine, flags: &Check) -> Outcome {
-    let networks = engine.networks()?;
+    let networks = engine.networks();
     let NetworkReport { faults, done } =
         if flags.undo { networks.undo() } else { networks.check(flags.repair) }?;
     print::text(&done.iter().map(|line| format!("{line}\n")).collect::<String>())?;

@@ -39,7 +39,7 @@ impl Engine {
         if connections.is_empty() {
             return Ok(Vec::new());
         }
-        let networks = self.networks()?;
+        let networks = self.networks();
         let with_endpoint = |connection: Connection| {
             let endpoint = networks.endpoint(&connection.network, container.id())?;
             Ok((connection, endpoint))
@@ -53,7 +53,7 @@ impl Engine {
         if networking.mode != NetworkMode::Connected || networking.published().is_empty() {
             return Ok(Vec::new());
         }
-        let (connections, networks) = (container.connections()?, self.networks()?);
+        let (connections, networks) = (container.connections()?, self.networks());
         let record = |connection: &Connection| match networks.of_id(&connection.network, &connection.name) {
             // One that was removed.
             Err(Error::NoSuch { .. }) => None,
@@ -68,7 +68,7 @@ impl Engine {
     /// host for it, and what of its ports is not published.
     pub fn connect(&self, container: &Container, network: &str, wish: ConnectWish) -> Result<Vec<String>> {
         refuse_other_modes(container)?;
-        let connection = connection(&self.networks()?, network, wish)?;
+        let connection = connection(&self.networks(), network, wish)?;
         match self.reach(container, Purpose::Change("being connected"), None)? {
             Reached::Live(supervisor, _) => {
                 container.send(&supervisor, &Request::Connect(Box::new(connection)), &[])?;
@@ -125,7 +125,7 @@ impl Engine {
         if networking.mode != NetworkMode::Connected {
             return Err(refuse_mode(&networking.mode));
         }
-        let networks = self.networks()?;
+        let networks = self.networks();
         let mut connections: Vec<Connection> = Vec::new();
         for (name, wish) in wanted {
             let connection = connection(&networks, name, wish.clone())?;

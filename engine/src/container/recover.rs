@@ -67,7 +67,7 @@ impl Engine {
         if container.record().settings.networking.mode != NetworkMode::Connected {
             return Ok(());
         }
-        self.networks()?.release(container.id(), killed)
+        self.networks().release(container.id(), killed)
     }
 
     /// The OCI runtime of a container, by name or path; `None` is the built-in one.

@@ -26,7 +26,7 @@ impl Networks {
 
     /// All that a container has, the latest interface first.
     pub(crate) fn endpoints_of(&self, container: &str) -> Result<Vec<EndpointRecord>> {
-        let dir = self.run.join("endpoints");
+        let dir = self.run()?.join("endpoints");
         let mut found = Vec::new();
         for network in names(&dir)? {
             found.extend(read(&dir.join(network).join(format!("{container}.json")))?);

@@ -80,7 +80,7 @@ impl Networks {
     }
 
     fn plan_named(&self, new: NewNetwork) -> Result<NetworkRecord> {
-        let id = self.id_of(&new.name);
+        let id = self.id_of(&new.name)?;
         self.plan(new, id, None, &self.records()?.whole()?)
     }
 
@@ -92,7 +92,7 @@ impl Networks {
             return Ok(made.clone());
         }
         let new = || NewNetwork { name: DEFAULT.to_owned(), ..NewNetwork::default() };
-        let id = self.id_of(DEFAULT);
+        let id = self.id_of(DEFAULT)?;
         let record = match self.plan(new(), id, Some(DEFAULT_INTERFACE.parse()?), &others) {
             // The name is another engine's, or nothing that this driver gives.
             Err(Error::Storage(mica_core::Error::InUse { .. } | mica_core::Error::Options(_))) => {
@@ -121,7 +121,7 @@ impl Networks {
             ));
         }
         let opened = self.driver(&driver)?;
-        let pools = new.addresses.pools(opened.capabilities(), &self.owner, &ground(others)?)?;
+        let pools = new.addresses.pools(opened.capabilities(), self.owner()?, &ground(others)?)?;
         let wanted = Network {
             name: new.name,
             interface,

@@ -49,7 +49,7 @@ pub struct EndpointRecord {
 impl Networks {
     /// The endpoints of a network.
     pub fn endpoints(&self, network: &NetworkId) -> Result<Vec<EndpointRecord>> {
-        let dir = self.endpoint_dir(network);
+        let dir = self.endpoint_dir(network)?;
         let mut endpoints = Vec::new();
         for name in names(&dir)?.into_iter().filter(|name| name.ends_with(".json")) {
             let path = dir.join(name);
@@ -74,9 +74,9 @@ impl Networks {
 
     /// Replaces the record of an endpoint, as when its attachment is known. Its container is the caller's alone.
     pub fn write_endpoint(&self, record: &EndpointRecord) -> Result<()> {
-        let path = self.endpoint_path(&record.network, &record.container);
+        let path = self.endpoint_path(&record.network, &record.container)?;
         let failed = || format!("write '{}'", path.display());
-        let dir = self.endpoint_dir(&record.network);
+        let dir = self.endpoint_dir(&record.network)?;
         root::make_directory(&dir).map_err(Error::io(failed))?;
         let text = serde_json::to_vec(record).map_err(|e| Error::io(failed)(e.into()))?;
         let aside = path.with_extension("new");
@@ -91,13 +91,13 @@ impl Networks {
 
     /// Ends the record of an endpoint that was detached. One that is gone is no error.
     pub fn forget_endpoint(&self, network: &NetworkId, container: &str) -> Result<()> {
-        remove_file(&self.endpoint_path(network, container))?;
+        remove_file(&self.endpoint_path(network, container)?)?;
         self.forget_unwritten(network, container)
     }
 
     /// Removes what is left of a record that somebody was killed while writing.
     pub(super) fn forget_unwritten(&self, network: &NetworkId, container: &str) -> Result<()> {
-        remove_file(&self.endpoint_path(network, container).with_extension("new"))
+        remove_file(&self.endpoint_path(network, container)?.with_extension("new"))
     }
 
     /// Leases the addresses of an endpoint whose record is about to be written: what is wished for, else the next in turn
@@ -148,11 +148,11 @@ impl Networks {
     }
 
     /// Where the records of a network's endpoints are. Its time changes whenever one of them does.
-    pub(crate) fn endpoint_dir(&self, network: &NetworkId) -> PathBuf {
-        self.run.join("endpoints").join(network.to_string())
+    pub(crate) fn endpoint_dir(&self, network: &NetworkId) -> Result<PathBuf> {
+        Ok(self.run()?.join("endpoints").join(network.to_string()))
     }
 
-    fn endpoint_path(&self, network: &NetworkId, container: &str) -> PathBuf {
-        self.endpoint_dir(network).join(format!("{container}.json"))
+    fn endpoint_path(&self, network: &NetworkId, container: &str) -> Result<PathBuf> {
+        Ok(self.endpoint_dir(network)?.join(format!("{container}.json")))
     }
 }

@@ -15,7 +15,7 @@ impl Networks {
     /// The firewall to open drivers with; `None` is the first that works.
     pub(super) fn firewall(&self) -> Result<Option<String>> {
         let wanted = self.firewall.as_deref();
-        let Some(text) = root::read_optional(&self.firewall_path(), 64)? else {
+        let Some(text) = root::read_optional(&self.firewall_path()?, 64)? else {
             return Ok(wanted.map(str::to_owned));
         };
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -32,7 +32,7 @@ impl Networks {
 
     /// Has later commands use the same one, before anything is written to it.
     pub(super) fn keep_firewall(&self) -> Result<()> {
-        let path = self.firewall_path();
+        let path = self.firewall_path()?;
         if path.exists() {
             return Ok(());
         }
@@ -52,10 +52,10 @@ impl Networks {
 
     /// Lets another one be chosen: nothing of the networks stands any more.
     pub(super) fn forget_firewall(&self) -> Result<()> {
-        remove_file(&self.firewall_path())
+        remove_file(&self.firewall_path()?)
     }
 
-    fn firewall_path(&self) -> PathBuf {
-        self.run.join("firewall")
+    fn firewall_path(&self) -> Result<PathBuf> {
+        Ok(self.run()?.join("firewall"))
     }
 }

@@ -81,7 +81,7 @@ impl Networks {
 
     /// The endpoint of this container in this network.
     pub(crate) fn endpoint(&self, network: &NetworkId, container: &str) -> Result<Option<EndpointRecord>> {
-        let path = self.endpoint_dir(network).join(format!("{container}.json"));
+        let path = self.endpoint_dir(network)?.join(format!("{container}.json"));
         let Some(text) = root::read_optional(&path, MAX_RECORD)? else { return Ok(None) };
         let record = serde_json::from_slice(&text);
         record.map(Some).map_err(|e| Error::damaged(format!("endpoint record '{}'", path.display()), e))

@@ -56,7 +56,7 @@ impl Networks {
     /// All that are on disk.
     pub(super) fn records(&self) -> Result<Listing<NetworkRecord>> {
         let mut listing = Listing::new();
-        for name in root::names(&self.root.networks())? {
+        for name in names(&self.root.networks())? {
             if name.ends_with(".json") {
                 listing.add(read(&self.root.networks().join(name)))?;
             }
@@ -92,8 +92,8 @@ impl Networks {
 
     /// Removes what was written aside by who crashed before it had its place.
     fn sweep(&self) -> Result<()> {
-        let names = root::names(&self.root.networks())?.into_iter();
-        names
+        names(&self.root.networks())?
+            .into_iter()
             .filter(|name| name.ends_with(".new"))
             .try_for_each(|name| remove_file(&self.root.networks().join(name)))
     }

@@ -66,7 +66,7 @@ impl Networks {
 
     /// The directory of what is no record any more: nothing, or what a crash left aside.
     fn forget_endpoints(&self, record: &NetworkRecord) -> Result<()> {
-        let dir = self.endpoint_dir(&record.network.id);
+        let dir = self.endpoint_dir(&record.network.id)?;
         for name in super::record::names(&dir)? {
             remove_file(&dir.join(name))?;
         }

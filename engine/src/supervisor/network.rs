@@ -46,7 +46,7 @@ pub(crate) struct Sandbox<'e> {
 
 impl<'e> Sandbox<'e> {
     pub(crate) fn new(engine: &'e Engine, container: &'e Container) -> Result<Self> {
-        let (connections, networks) = (container.connections()?, engine.networks()?);
+        let (connections, networks) = (container.connections()?, engine.networks());
         Ok(Self {
             engine,
             container,

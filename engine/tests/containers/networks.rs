@@ -45,6 +45,22 @@ fn a_container_is_on_the_default_network_unless_it_is_said_to_be_elsewhere() {
 }
 
 #[test]
+fn a_container_that_is_in_no_network_touches_nothing_of_networks() {
+    once(|bed| {
+        for mode in ["none", "host"] {
+            bed.ok(&[&["run", "-d", "--name", mode, "--network", mode], &SLEEP[..]].concat());
+            bed.ok(&["exec", mode, "true"]);
+            bed.ok(&[&["run", "--rm", "--network", &format!("container:{mode}")], &["busybox", "true"][..]]
+                .concat());
+            bed.ok(&["ps", "-a"]);
+            bed.ok(&["rm", "-f", mode]);
+        }
+        let made = ["owner", "networks"].map(|name| bed.root().join(name).exists());
+        assert_eq!(made, [false, false], "without an owner there is nothing below /run/mica either");
+    });
+}
+
+#[test]
 fn published_ports_are_shown_as_docker_shows_them() {
     once(|bed| {
         let flags = "run -d --name c -p 8080:80 -p 127.0.0.1:9090:90/udp -p [::1]:9091:91 -p 3000-3001:3000-3001 --expose 7";

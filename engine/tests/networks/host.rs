@@ -114,7 +114,7 @@ impl Host {
         let root = self.root();
         let done = self.namespace.inside(|| {
             let engine = Engine::open(Config::new(root, drivers::registry())).map_err(io::Error::other)?;
-            Ok(work(&engine.networks().map_err(io::Error::other)?))
+            Ok(work(&engine.networks()))
         });
         done.unwrap()
     }

@@ -248,7 +248,7 @@ fn look_up(engine: &Engine, flags: &Inspect, name: &str) -> Result<serde_json::V
     let container = || engine.inspect_container(&engine.container(name)?, flags.size);
     let image = || engine.inspect_image(&engine.image(name)?);
     let network = || {
-        let networks = engine.networks()?;
+        let networks = engine.networks();
         networks.inspect(&networks.get(name)?)
     };
     let volume = || Ok(engine.volume(name)?.inspect());

@@ -66,7 +66,7 @@ pub(super) fn run(engine: &Engine, flags: Create) -> Result<()> {
         options: options.collect::<Result<_>>()?,
         labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     };
-    print::line(&engine.networks()?.create(new)?.id())
+    print::line(&engine.networks().create(new)?.id())
 }
 
 fn auxiliary(texts: &[String]) -> Result<BTreeMap<String, IpAddr>> {

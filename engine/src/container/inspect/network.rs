@@ -21,7 +21,7 @@ impl Seen {
         let connections = engine.connections(container)?;
         let records = match container.record().settings.networking.mode {
             NetworkMode::Container(_) => Vec::new(),
-            _ => engine.networks()?.all()?.found,
+            _ => engine.networks().all()?.found,
         };
         Ok(Self { connections, records })
     }

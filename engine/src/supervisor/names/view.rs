@@ -38,7 +38,8 @@ impl Circle {
     /// What is to be told now, and what that was read from.
     pub(super) fn view(&self, networks: &Networks) -> Result<(Seen, View)> {
         let directories = self.named.iter().map(|network| networks.endpoint_dir(&network.network.id));
-        let seen = Seen::look(directories.chain([PathBuf::from(etc::RESOLV)]));
+        let directories = directories.collect::<Result<Vec<_>>>()?;
+        let seen = Seen::look(directories.into_iter().chain([PathBuf::from(etc::RESOLV)]));
         let mut names = Names::default();
         for network in &self.named {
             network.network.pools.iter().for_each(|pool| names.insert_subnet(pool.subnet));
