@@ -15,6 +15,7 @@ mod image;
 mod layer;
 mod list;
 mod network;
+mod places;
 mod root;
 mod split;
 mod writable;

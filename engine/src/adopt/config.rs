@@ -7,8 +7,10 @@ use mica_archive::Digest;
 use serde::{Deserialize, Deserializer};
 
 use super::network::OldNetwork;
+use super::places::OldPlaces;
 use crate::container::{
-    CgroupNamespace, KILLED, MountPoint, Seccomp, Settings, Source, State, Status, Ulimit, signal,
+    CgroupNamespace, ConnectWish, KILLED, MountPoint, Seccomp, Settings, Source, State, Status, Ulimit,
+    signal,
 };
 use crate::{Error, Result};
 
@@ -32,6 +34,8 @@ pub(super) struct Config {
     state: OldState,
     #[serde(deserialize_with = "nullable")]
     mount_points: BTreeMap<String, OldMount>,
+    #[serde(deserialize_with = "nullable")]
+    network_settings: OldPlaces,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +43,8 @@ pub(super) struct Config {
 struct Process {
     #[serde(deserialize_with = "nullable")]
     hostname: String,
+    #[serde(deserialize_with = "nullable")]
+    mac_address: String,
     #[serde(deserialize_with = "nullable")]
     user: String,
     #[serde(deserialize_with = "nullable")]
@@ -229,6 +235,20 @@ impl Config {
         }
     }
 
+    /// The networks that it was connected to, by name, and what it wished for there, if it had any to itself. What cannot be had is
+    /// added to what is lost.
+    pub(super) fn take_places(
+        &mut self,
+        host: &HostConfig,
+        lost: &mut Vec<String>,
+    ) -> Vec<(String, ConnectWish)> {
+        let places = std::mem::take(&mut self.network_settings);
+        let first = host.network.connected();
+        first
+            .map(|first| places.translate(first, &self.id, &self.config.mac_address, lost))
+            .unwrap_or_default()
+    }
+
     /// How it runs, and what of that does not come along, a sentence each.
     pub(super) fn settings(self, host: HostConfig) -> (Settings, Vec<String>) {
         let mut warnings = Vec::new();
@@ -285,11 +305,6 @@ impl OldMount {
 }
 
 impl HostConfig {
-    /// The network that it is connected to, by its name; `None` where it has none to itself.
-    pub(super) fn connected(&self) -> Option<String> {
-        self.network.connected().map(str::to_owned)
-    }
-
     fn translate(self, settings: &mut Settings, warnings: &mut Vec<String>) {
         let positive = |number: i64| Some(number).filter(|number| *number > 0);
         settings.cgroup_namespace = match self.cgroupns_mode.as_str() {

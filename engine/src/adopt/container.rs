@@ -1,6 +1,7 @@
 //! Taking a container: what it was, and what it changed, on its image.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use super::root::OldRoot;
 use super::writable::Writable;
 use super::{Adoption, holes};
 use crate::container::{Arrival, ConnectWish, now};
+use crate::error::shown;
 use crate::{Error, Image, Result, pipe};
 
 /// The longest record of a container that is read, in bytes.
@@ -105,16 +107,18 @@ fn refuse_shifted(old: &OldRoot, place: &str) -> Result<()> {
 impl Adoption<'_> {
     /// Takes a container, and its image where that is not here. Returns what does not come along.
     pub(super) fn take_container(&self, database: &Database, id: &str) -> Result<Vec<String>> {
-        let config = read(&self.old, id)?.ok_or_else(|| Error::no_such("container", id))?;
+        let mut config = read(&self.old, id)?.ok_or_else(|| Error::no_such("container", id))?;
         let Parts { image, warning, writable } = parts(&self.old, database, &config)?;
         let taken = self.take_image(database, image).map_err(Error::doing(|| "its image"))?;
         let (name, image_name) = (config.name().to_owned(), config.image_name().to_owned());
         let created = Some(config.created.clone()).filter(|created| is_time(created));
         let state = config.state();
         let host = read_host(&self.old, id)?;
-        let network = host.connected();
-        let (settings, mut lost) = config.settings(host);
-        let networks = self.found_again(network, &mut lost);
+        let mut lost = Vec::new();
+        let places = config.take_places(&host, &mut lost);
+        let networks = self.found_again(&name, places, &mut lost);
+        let (settings, not_taken) = config.settings(host);
+        lost.extend(not_taken);
         for name in settings.volumes().filter(|name| self.engine.volume(name).is_ok()) {
             lost.push(format!("it uses the volume '{name}' that was here before"));
         }
@@ -132,18 +136,37 @@ impl Adoption<'_> {
         Ok([taken.warnings, warning.into_iter().collect(), lost].concat())
     }
 
-    /// The network that it is to be connected to, where there is one of that name.
-    fn found_again(&self, name: Option<String>, lost: &mut Vec<String>) -> Vec<(String, ConnectWish)> {
-        let Some(name) = name else { return Vec::new() };
-        match self.engine.networks().get(&name) {
-            Ok(_) => vec![(name, ConnectWish::default())],
-            Err(error) => {
-                lost.push(format!(
-                    "it is connected to no network: {error}; 'mica network create' makes one, and 'mica network connect' connects it"
-                ));
-                Vec::new()
+    /// Those of its networks that are here, and what of its wishes they grant.
+    fn found_again(
+        &self,
+        container: &str,
+        places: Vec<(String, ConnectWish)>,
+        lost: &mut Vec<String>,
+    ) -> Vec<(String, ConnectWish)> {
+        let networks = self.engine.networks();
+        let mut found = Vec::new();
+        for (name, mut wish) in places {
+            let record = match networks.get(&name) {
+                Ok(record) if record.name() == name => record,
+                missing => {
+                    let why = missing.err().unwrap_or_else(|| Error::no_such("network", shown(&name)));
+                    lost.push(not_connected(&shown(&name), container, &wish, &why));
+                    continue;
+                }
+            };
+            if !wish.addresses.is_empty()
+                && let Err(error) = record.refuse_wish(&wish)
+            {
+                lost.push(format!("it comes without its addresses in network '{name}': {error}"));
+                wish.addresses.clear();
             }
+            if let Err(error) = record.refuse_wish(&wish) {
+                lost.push(format!("it comes without its aliases in network '{name}': {error}"));
+                wish.aliases.clear();
+            }
+            found.push((name, wish));
         }
+        found
     }
 
     /// Does to the tree of an image what the old container did to it.
@@ -156,4 +179,15 @@ impl Adoption<'_> {
             |reader| holes::extract(reader, writable.files(), root, options),
         )
     }
+}
+
+fn not_connected(network: &str, container: &str, wish: &ConnectWish, why: &Error) -> String {
+    let flag = |address: &IpAddr| if address.is_ipv4() { "--ip" } else { "--ip6" };
+    let addresses = wish.addresses.iter().map(|address| format!("{} {address} ", flag(address)));
+    let aliases = wish.aliases.iter().map(|name| format!("--alias {name} "));
+    let flags: String = addresses.chain(aliases).collect();
+    format!(
+        "it is not connected to network '{network}': {why}; 'mica network create' makes one, and 'mica network connect \
+         {flags}{network} {container}' connects it"
+    )
 }

@@ -40,7 +40,7 @@ struct Binding {
 }
 
 impl OldNetwork {
-    /// The network that it is connected to, by its name; `None` where it has none to itself.
+    /// The network that it was made for, by its name or id; `None` where it has none to itself.
     pub(super) fn connected(&self) -> Option<&str> {
         match self.network_mode.as_str() {
             "" | "default" => Some(networks::DEFAULT),

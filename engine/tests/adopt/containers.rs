@@ -153,23 +153,46 @@ fn a_container_is_what_it_was() {
     assert_eq!(volumes, ["db", "mine"]);
 }
 
+/// As Docker 20.10 records the networks of a container that does not run.
+fn connect(container: &OldContainer, first: &str, networks: &Value) {
+    container.configure_host(|host| {
+        host["NetworkMode"] = json!(first);
+    });
+    container.configure(|config| {
+        config["NetworkSettings"] = json!({ "Bridge": "", "Ports": {}, "Networks": networks });
+    });
+}
+
 #[test]
-fn a_container_is_in_the_network_of_the_name_that_it_had() {
+fn a_container_is_in_the_networks_of_the_names_that_it_had_as_far_as_they_are_here() {
     let mut docker = OldDocker::new(DRIVERS[1]);
     let image = docker.add(&["app:1"], &[busybox()]);
-    for name in ["web", "alone"] {
-        docker.create(name, &image, &["true"]).configure_host(|host| host["NetworkMode"] = json!(name));
-    }
+    let shop = docker.create("shop", &image, &["true"]);
+    let back = json!({ "IPAMConfig": { "IPv4Address": "10.9.0.9" }, "Aliases": ["store", &shop.id[..12]], "NetworkID": "b1" });
+    let strange =
+        json!({ "IPAMConfig": { "IPv4Address": "10.8.0.8" }, "Aliases": ["till"], "NetworkID": "c1" });
+    connect(&shop, "web", &json!({ "back": back, "web": strange, "bridge": null, "gone": strange }));
+    connect(&docker.create("alone", &image, &["true"]), "gone", &json!({}));
     let home = Home::new();
     let id = home.ok(&["network", "create", "web"]).trim().to_owned();
+    home.ok(&["network", "create", "--subnet", "10.9.0.0/24", "back"]);
     let told = adopt(&home, &docker).err;
-    assert!(
-        told.contains("container alone: it is connected to no network: no such network: alone"),
-        "{told}"
-    );
+    for line in [
+        "container shop: it comes without its addresses in network 'web': no configured subnet contains IP address 10.8.0.8",
+        "container shop: it is not connected to network 'gone': no such network: gone; 'mica network create' makes one, and \
+         'mica network connect --ip 10.8.0.8 --alias till gone shop' connects it",
+        "container alone: it is not connected to network 'gone'",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
     let networks = |name: &str| inspect(&home, name)["NetworkSettings"]["Networks"].clone();
-    assert_eq!(networks("web")["web"]["NetworkID"], id);
     assert_eq!(networks("alone"), json!({}));
+    let shown = networks("shop");
+    assert_eq!(shown.as_object().unwrap().keys().collect::<Vec<_>>(), ["back", "bridge", "web"]);
+    assert_eq!((&shown["web"]["NetworkID"], &shown["web"]["Aliases"]), (&json!(id), &json!(["till"])));
+    assert_eq!(shown["back"]["IPAMConfig"], json!({ "IPv4Address": "10.9.0.9" }));
+    assert_eq!(shown["back"]["Aliases"], json!(["store"]));
+    assert_eq!(inspect(&home, "shop")["HostConfig"]["NetworkMode"], "web", "the first interface is there");
 }
 
 #[test]
