@@ -76,6 +76,10 @@ under_both! {
         for to in [&container.v4, &container.v6] {
             assert!(server.keeps_out(&scene.outside, (to, 80)), "{to}");
         }
+        lift(&scene, &[Guard::Entering]);
+        for to in [&container.v4, &container.v6] {
+            assert!(server.tcp(&scene.outside, (to, 80)).is_some(), "{to}");
+        }
     }
 
     fn networks_do_not_reach_each_other(scene: Scene) {
@@ -116,7 +120,9 @@ under_both! {
             assert!(server.keeps_out(&two.machine, (to, 80)), "{to}");
         }
         // By way of the host, to which alone the bridge lets it speak.
-        two.machine.ip(&format!("route add {}/32 via {} dev eth0", one.v4, net.gateway().0));
+        for (container, other) in [(&one, &two), (&two, &one)] {
+            container.machine.ip(&format!("route add {}/32 via {} dev eth0", other.v4, net.gateway().0));
+        }
         assert!(server.keeps_out(&two.machine, (&one.v4, 80)));
         assert!(server.tcp(&scene.outside, (HOST, 8080)).is_some());
         assert!(server.tcp(&scene.host, ("127.0.0.1", 8080)).is_some());
@@ -124,6 +130,8 @@ under_both! {
         scene.host.set("bridge/bridge-nf-call-iptables", "0");
         assert!(server.tcp(&two.machine, (HOST, 8080)).is_some());
         assert!(server.tcp(&one.machine, (HOST, 8080)).is_some());
+        lift(&scene, &[Guard::Within]);
+        assert!(server.tcp(&two.machine, (&one.v4, 80)).is_some());
     }
 
     fn a_host_that_forwards_for_containers_forwards_for_nobody_else(scene: Scene) {

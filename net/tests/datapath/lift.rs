@@ -11,6 +11,8 @@ pub(crate) enum Guard {
     Entering,
     /// What comes from a container and goes elsewhere.
     Leaving,
+    /// What goes from one container to another by way of the host.
+    Within,
     /// What the host would forward for others.
     Transit,
     /// Frames with a sender that is not their own. Under iptables these are filters of links and not rules.
@@ -26,6 +28,7 @@ impl Guard {
                 &[["inet", "shield"], ["inet", "to_ours"], ["inet", "between"], ["inet", "inner"]]
             }
             Self::Leaving => &[["inet", "from_ours"], ["inet", "inner"]],
+            Self::Within => &[["inet", "between"]],
             Self::Transit => &[["inet", "transit"], ["inet", "leaving"]],
             Self::Senders => &[["bridge", "senders"]],
         }
@@ -37,6 +40,7 @@ impl Guard {
             Self::Loopback => &[" loopback"],
             Self::Entering => &[" direct ", " enter "],
             Self::Leaving => &[" leave "],
+            Self::Within => &[" within "],
             Self::Transit => &[" close"],
             Self::Senders => &[],
         }
