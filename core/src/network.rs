@@ -164,7 +164,7 @@ mod interface;
 mod port;
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
@@ -308,6 +308,10 @@ pub struct Network {
     pub routes: Families,
     /// The MTU of its interfaces. Wished for, or given by `plan`.
     pub mtu: Option<u32>,
+    /// The host's address at which it publishes ports that name none, where it is the gateway of IPv4; `None`: all of the
+    /// host's. Wished for, or given by `plan`. The engine sees to it: it puts the address into each such port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Ipv4Addr>,
     /// The driver's own options. Those of a record were parsed by `plan`.
     pub options: OptionMap,
 }
@@ -323,6 +327,7 @@ impl Network {
             internal: false,
             routes: Families::NONE,
             mtu: None,
+            binding: None,
             options: OptionMap::new(),
         }
     }

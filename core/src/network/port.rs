@@ -1,7 +1,7 @@
 //! Published ports: the wish, as `-p` says it, and the promise, with every port fixed.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -190,6 +190,11 @@ impl Publish {
     /// The address of the host; `None`: every one.
     pub const fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// The same at this address, unless it names one itself.
+    pub fn or_at(self, address: Option<Ipv4Addr>) -> Self {
+        Self { address: self.address.or(address.map(IpAddr::V4)), ..self }
     }
 
     /// The ports of the host to choose among; `None`: any free ones.

@@ -71,7 +71,7 @@ fn record(
     let id: EndpointId = random_id()?.parse()?;
     let wishes = &config.wishes;
     let gateway = if config.is_default_gateway { network.network.routes } else { Families::NONE };
-    let reserved = with_room(networks, || reserve(networks, config, gateway))?;
+    let reserved = with_room(networks, || reserve(networks, network, config, gateway))?;
     let lease = match networks.driver(&network.driver)?.capabilities().addressing {
         Addressing::Engine => {
             let promised = networks.promised(&network.network.id)?;
@@ -147,7 +147,12 @@ fn with_room<T>(networks: &Networks, take: impl Fn() -> Result<T>) -> Result<T> 
 ///
 /// No process holds the ports of an endpoint outside. They are bound here until its record is there: so of two who want the
 /// same one finds the other's socket or its record.
-fn reserve(networks: &Networks, config: &Config, gateway: Families) -> Result<Reserved> {
+fn reserve(
+    networks: &Networks,
+    network: &NetworkRecord,
+    config: &Config,
+    gateway: Families,
+) -> Result<Reserved> {
     if config.wishes.publish.is_empty() {
         return Ok(Reserved::default());
     }
@@ -161,11 +166,13 @@ fn reserve(networks: &Networks, config: &Config, gateway: Families) -> Result<Re
     let holder = |published: &[(Port, String)], port: &Port| {
         published.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())
     };
-    let before = networks.published()?;
+    let before = networks.published(None)?;
     let who = |port: &Port| holder(&before, port);
-    let reserved = Reserved::reserve(&config.wishes.publish, gateway, &who)?;
+    let at = network.binding(gateway);
+    let publish: Vec<_> = config.wishes.publish.iter().map(|one| one.or_at(at)).collect();
+    let reserved = Reserved::reserve(&publish, gateway, &who)?;
     // Looked at again when all are bound: while they were, one may have been recorded by another, and let go.
-    let now = networks.published()?;
+    let now = networks.published(None)?;
     match reserved.ports().iter().find_map(|port| Some((port, holder(&now, port)?))) {
         Some((port, by)) => {
             Err(Error::from(mica_core::Error::InUse { what: format!("port {port} of the host"), by }))

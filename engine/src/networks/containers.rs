@@ -47,11 +47,13 @@ impl Networks {
         Ok(promised)
     }
 
-    /// Every port of the host that leads to an endpoint, with whose that is, for people.
-    pub(crate) fn published(&self) -> Result<Vec<(Port, String)>> {
+    /// Every port of the host that leads to an endpoint, but to those of this container, with whose that is, for people.
+    pub(crate) fn published(&self, but: Option<&str>) -> Result<Vec<(Port, String)>> {
         let mut published = Vec::new();
         for network in self.records()?.found {
-            for EndpointRecord { name, endpoint, .. } in self.endpoints(&network.network.id)? {
+            let mut endpoints = self.endpoints(&network.network.id)?;
+            endpoints.retain(|endpoint| Some(&endpoint.container[..]) != but);
+            for EndpointRecord { name, endpoint, .. } in endpoints {
                 let holder = |port| (port, format!("container '{name}'"));
                 published.extend(endpoint.ports.into_iter().map(holder));
             }

@@ -1,9 +1,9 @@
 //! A network as `inspect` shows it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use mica_core::network::{Family, Pool};
+use mica_core::network::{Families, Family, Pool};
 use serde_json::{Map, Value, json};
 
 use super::{EndpointRecord, NetworkRecord, Networks};
@@ -13,6 +13,11 @@ impl NetworkRecord {
     /// Whether it has addresses of this family.
     pub fn has(&self, family: Family) -> bool {
         self.network.pools.iter().any(|pool| pool.subnet.family() == family)
+    }
+
+    /// The host's address at which it publishes ports that name none, as the gateway in these families.
+    pub(crate) fn binding(&self, gateway: Families) -> Option<Ipv4Addr> {
+        self.network.binding.filter(|_| gateway.v4)
     }
 
     /// Where it is left for other networks, if it can be.

@@ -15,6 +15,7 @@ use mica_core::failpoint;
 use mica_core::network::{Addressing, Endpoint, EndpointId, Families, HostChange, InterfaceName};
 use mica_net::ipam::Lease;
 
+use self::publish::Publishing;
 use super::names::{Member, Names};
 use crate::container::{ConnectWish, Connection, Container, NetworkMode};
 use crate::intent::random_id;
@@ -37,8 +38,8 @@ pub(crate) struct Sandbox<'e> {
     /// Where it is, in the order of its interfaces. One is here as soon as it is recorded.
     members: Vec<Member>,
     names: Option<Names>,
-    /// In which families its ports are published, and kept on the host.
-    published_in: Families,
+    /// How its ports are published, and kept on the host.
+    publishing: Publishing,
     ports: Reserved,
     relay: Option<Relay>,
     notes: Vec<String>,
@@ -56,7 +57,7 @@ impl<'e> Sandbox<'e> {
             connections,
             members: Vec::new(),
             names: None,
-            published_in: Families::NONE,
+            publishing: Publishing::default(),
             ports: Reserved::default(),
             relay: None,
             notes: Vec::new(),
@@ -149,7 +150,7 @@ impl<'e> Sandbox<'e> {
         let elected = Elected::among(&all, &self.connections);
         let networking = &self.container.record().settings.networking;
         self.notes.extend(self.networks.unpublished(networking, &elected, &all)?);
-        self.publish_in(self.publishing(&elected, &all)?)?;
+        self.publish(self.publishing(&elected, &all)?)?;
         hit("network.reserved")?;
         for (network, connection) in networks.into_iter().zip(self.connections.clone()) {
             let gateway = elected.of(&network.network.id);

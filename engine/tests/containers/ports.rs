@@ -280,3 +280,38 @@ fn ports_follow_the_container_to_another_gateway() {
         assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
     });
 }
+
+#[test]
+fn a_port_without_an_address_is_published_where_its_network_says() {
+    const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    once(|bed| {
+        for (value, expected) in [("here", "network option 'binding' is 'here'"), ("224.0.0.1", "no host's")]
+        {
+            let option = format!("{BINDING}={value}");
+            let text = bed.fails(1, &["network", "create", "-o", &option, "home"]);
+            assert!(text.contains(expected), "{text}");
+        }
+        bed.ok(&["network", "create", "-o", &format!("{BINDING}=127.0.0.1"), "home"]);
+        bed.ok(&["network", "create", "open"]);
+        let here = BTreeSet::from(["127.0.0.1:8080".parse().unwrap()]);
+        let everywhere = BTreeSet::from(["0.0.0.0:8080", "[::]:8080"].map(|at| at.parse().unwrap()));
+        serve(bed, "web", &["--network", "home", "-p", "8080:80", "-p", "0.0.0.0:9090:80"], &[80]);
+        let host = bed.field("web", "{{.NetworkSettings.Networks.home.Gateway}}");
+        assert_eq!(places(bed, "web", "80").len(), 2);
+        assert!(places(bed, "web", "80").is_superset(&here));
+        assert_eq!([page("127.0.0.1:8080"), page(&format!("{host}:9090"))], [PAGE, PAGE]);
+        assert!(is_refused("[::1]:8080") && is_refused(&format!("{host}:8080")));
+        bed.ok(&["rm", "-f", "web"]);
+
+        // Another gateway, another address.
+        serve(bed, "web", &["--network", "open", "-p", "8080:80"], &[80]);
+        assert_eq!(places(bed, "web", "80"), everywhere);
+        bed.ok(&["network", "connect", "--gw-priority", "1", "home", "web"]);
+        assert_eq!(places(bed, "web", "80"), here);
+        assert_eq!(page("127.0.0.1:8080"), PAGE);
+        assert!(is_refused("[::1]:8080") && is_refused(&format!("{host}:8080")));
+        bed.ok(&["network", "disconnect", "home", "web"]);
+        assert_eq!(places(bed, "web", "80"), everywhere);
+        assert_eq!([page("127.0.0.1:8080"), page("[::1]:8080")], [PAGE, PAGE]);
+    });
+}

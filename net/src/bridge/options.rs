@@ -1,5 +1,7 @@
 //! The options of a network of this driver, and Docker's names for them.
 
+use std::net::Ipv4Addr;
+
 use mica_core::options::OptionMap;
 use mica_core::{Error, Result, options};
 
@@ -8,6 +10,9 @@ use super::NAME;
 mica_core::driver_options! {
     /// What `mica network create -o NAME=VALUE` sets.
     pub(super) struct Options {
+        /// The address of the host at which ports are published that name none, such as 127.0.0.1; it is one of IPv4, so
+        /// they are not published by IPv6 then. Without it, or with 0.0.0.0, at all of the host's.
+        binding: Option<Ipv4Addr> = None,
         /// Containers of the network reach each other. Without, each reaches the host and the world only; where the
         /// host has br_netfilter, a port of the same network that is published at the host's address not either.
         icc: bool = true,
@@ -21,9 +26,10 @@ mica_core::driver_options! {
 }
 
 /// Docker's names, with ours.
-const DOCKERS: [(&str, &str); 4] = [
+const DOCKERS: [(&str, &str); 5] = [
     ("com.docker.network.bridge.enable_icc", "icc"),
     ("com.docker.network.bridge.enable_ip_masquerade", "masquerade"),
+    ("com.docker.network.bridge.host_binding_ipv4", "binding"),
     ("com.docker.network.bridge.name", "name"),
     ("com.docker.network.driver.mtu", "mtu"),
 ];
@@ -100,8 +106,10 @@ mod tests {
             ("com.docker.network.bridge.enable_icc", "False"),
             ("com.docker.network.bridge.name", "t"),
             ("com.docker.network.driver.mtu", "1400"),
+            ("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1"),
         ])
         .unwrap();
+        assert_eq!(options.binding, Some(Ipv4Addr::LOCALHOST));
         assert!(!options.icc && options.masquerade);
         assert_eq!((options.name.as_deref(), options.mtu), (Some("t"), Some(1400)));
     }
@@ -127,6 +135,9 @@ mod tests {
     #[test]
     fn an_unknown_option_is_refused_with_those_that_exist() {
         let text = read(&[("com.docker.network.bridge.trusted", "x")]).unwrap_err().to_string();
-        assert!(text.ends_with("those of driver 'bridge' are: icc, masquerade, mtu, name"), "{text}");
+        assert!(
+            text.ends_with("those of driver 'bridge' are: binding, icc, masquerade, mtu, name"),
+            "{text}"
+        );
     }
 }

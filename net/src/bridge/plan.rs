@@ -28,6 +28,7 @@ pub(super) fn plan(driver: &Bridge, mut net: Network) -> Result<Network> {
     net.mtu = Some(mtu(&mut netlink, &net, options.mtu)?);
     net.interface = Some(interface(&net, options.name.as_deref())?);
     net.routes = routes(&net);
+    net.binding = binding(options.binding.or(net.binding))?;
     net.options = options.recorded();
     refuse_anothers(&mut netlink, driver, &net)?;
     Ok(net)
@@ -37,6 +38,15 @@ pub(super) fn plan(driver: &Bridge, mut net: Network) -> Result<Network> {
 fn routes(net: &Network) -> Families {
     let has = |family| !net.internal && net.pools.iter().any(|pool| pool.subnet.family() == family);
     Families { v4: has(Family::V4), v6: has(Family::V6) }
+}
+
+fn binding(wished: Option<Ipv4Addr>) -> Result<Option<Ipv4Addr>> {
+    match wished {
+        Some(address) if address.is_multicast() || address.is_broadcast() => Err(Error::Options(format!(
+            "ports cannot be published at {address}, which is no host's; take one such as 127.0.0.1"
+        ))),
+        wished => Ok(wished.filter(|address| !address.is_unspecified())),
+    }
 }
 
 fn pools(driver: &Bridge, pools: Vec<Pool>) -> Result<Vec<Pool>> {

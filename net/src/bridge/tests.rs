@@ -1,4 +1,4 @@
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -89,12 +89,15 @@ fn socket(ns: &OwnedFd, port: u16) -> UdpSocket {
 fn a_plan_is_complete_and_stays_as_it_is() {
     let host = Host::new();
     let mut wanted = network();
-    wanted.options.insert("com.docker.network.bridge.enable_icc".to_owned(), "0".to_owned());
+    for (option, value) in [("enable_icc", "0"), ("host_binding_ipv4", "127.0.0.1")] {
+        wanted.options.insert(format!("com.docker.network.bridge.{option}"), value.to_owned());
+    }
     let net = host.on(|driver| driver.plan(wanted)).unwrap();
     let options = [("icc", "false"), ("masquerade", "true")];
     let options = options.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(net.options, OptionMap::from(options));
     assert_eq!(net.interface.as_ref().unwrap().as_str(), "mica11111111111");
+    assert_eq!(net.binding, Some(Ipv4Addr::LOCALHOST));
     assert_eq!(net.pools[0].gateway, Some("10.9.0.1".parse().unwrap()));
     assert_eq!((net.mtu, net.routes), (Some(1500), Families { v4: true, v6: false }));
     assert_eq!(host.on(|driver| driver.plan(net.clone())).unwrap(), net);
@@ -128,6 +131,9 @@ fn what_cannot_be_a_network_is_refused_with_what_could() {
     assert!(refused(with(&["10.0.0.0/24", "10.1.0.0/24"])).contains("one IPv4 subnet"));
     assert!(refused(with(&["127.0.0.0/24"])).contains("not for hosts"));
     assert!(refused(Network { mtu: Some(60), ..network() }).contains("from 68 to 65535"));
+    let bound = |at: &str| Network { binding: Some(at.parse().unwrap()), ..network() };
+    assert!(refused(bound("224.0.0.1")).contains("no host's"));
+    assert_eq!(host.on(|driver| driver.plan(bound("0.0.0.0"))).unwrap().binding, None, "at all addresses");
     assert!(refused(Network { internal: true, ..network() }).contains("does not support internal"));
     host.make_bridge("lan0");
     let taken = Network { interface: Some("lan0".parse().unwrap()), ..network() };

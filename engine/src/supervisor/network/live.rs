@@ -20,8 +20,8 @@ impl Sandbox<'_> {
         self.connections.push(connection.clone());
         let known: Vec<_> = self.members.iter().map(|(network, _)| network).chain([&network]).collect();
         let after = Elected::among(&known, &self.connections);
-        let families = self.publishing(&after, &known);
-        let connected = families.and_then(|families| self.publish_in(families)).and_then(|()| {
+        let publishing = self.publishing(&after, &known);
+        let connected = publishing.and_then(|publishing| self.publish(publishing)).and_then(|()| {
             // Who loses a default route does so first: there are never two.
             self.regate(&after)?;
             let gateway = after.of(&connection.network);
@@ -58,8 +58,8 @@ impl Sandbox<'_> {
         let after = self.elected();
         let rest = [
             self.networks.give_back(&record),
-            self.regate(&after),
             self.publish_again(&after),
+            self.regate(&after),
             self.show_change(),
             self.container.set_connections(&self.connections),
         ];
@@ -87,8 +87,8 @@ impl Sandbox<'_> {
 
     /// Keeps the ports if any of those that stand can still publish them.
     fn publish_again(&mut self, elected: &Elected) -> Result<()> {
-        let families = self.publishing(elected, &self.standing())?;
-        self.publish_in(families)
+        let publishing = self.publishing(elected, &self.standing())?;
+        self.publish(publishing)
     }
 
     fn refuse_connected(&self, connection: &Connection) -> Result<()> {
@@ -106,7 +106,7 @@ impl Sandbox<'_> {
                 let (now, wanted) = (record.endpoint.gateway, elected.of(&network.network.id));
                 let both = Families { v4: now.v4 && wanted.v4, v6: now.v6 && wanted.v6 };
                 let next = if is_loss { both } else { wanted };
-                if next != now {
+                if next != now || self.ports_at(network, next)? != record.endpoint.ports {
                     self.update(index, next)?;
                 }
             }
@@ -164,8 +164,8 @@ impl Sandbox<'_> {
                 }
             }
         }
-        failures.extend(self.regate(before).err());
         failures.extend(self.publish_again(before).err());
+        failures.extend(self.regate(before).err());
         failures.extend(self.show_change().err());
         crate::networks::all(failures).err().unwrap_or_else(|| self.container.not_running())
     }

@@ -1,7 +1,7 @@
 //! The published ports of a container, and which of its networks they are on.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use mica_core::network::{Families, Family, Port};
 
@@ -10,17 +10,34 @@ use crate::Result;
 use crate::networks::{Elected, NetworkRecord};
 use crate::ports::Reserved;
 
+/// How the gateways of a container publish its ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Publishing {
+    /// In none, nothing is published.
+    families: Families,
+    /// At which of the host's addresses, where a port names none; `None`: at all.
+    at: Option<Ipv4Addr>,
+}
+
+impl Publishing {
+    fn any(self) -> bool {
+        self.families != Families::NONE
+    }
+}
+
 impl Sandbox<'_> {
-    /// In which families the gateway, which is one of these networks, publishes ports.
-    pub(super) fn publishing(&self, elected: &Elected, networks: &[&NetworkRecord]) -> Result<Families> {
-        let mut families = Families::NONE;
+    /// How the gateways, which are among these networks, publish ports.
+    pub(super) fn publishing(&self, elected: &Elected, networks: &[&NetworkRecord]) -> Result<Publishing> {
+        let mut publishing = Publishing::default();
         for network in networks {
             let gateway = elected.of(&network.network.id);
             if gateway != Families::NONE && self.can_publish(network)? {
-                families = Families { v4: families.v4 || gateway.v4, v6: families.v6 || gateway.v6 };
+                publishing.families.v4 |= gateway.v4;
+                publishing.families.v6 |= gateway.v6;
+                publishing.at = publishing.at.or(network.binding(gateway));
             }
         }
-        Ok(families)
+        Ok(publishing)
     }
 
     fn can_publish(&self, network: &NetworkRecord) -> Result<bool> {
@@ -28,27 +45,34 @@ impl Sandbox<'_> {
     }
 
     /// Keeps the host's ports from the moment on at which they are published in any family, and gives them back when they are in
-    /// none any more.
-    pub(super) fn publish_in(&mut self, families: Families) -> Result<()> {
-        if families == Families::NONE {
+    /// none any more. Where another gateway publishes at another address, all are taken anew.
+    pub(super) fn publish(&mut self, publishing: Publishing) -> Result<()> {
+        let before = std::mem::take(&mut self.publishing);
+        let stay = publishing.any() && before.any() && before.at == publishing.at;
+        if !stay {
             self.relay = None;
             self.ports = Reserved::default();
-        } else if self.published_in == Families::NONE {
-            self.ports = self.with_room(|sandbox| sandbox.reserve(families))?;
         }
-        self.published_in = families;
+        if publishing.any() && !stay {
+            self.ports = self.with_room(|sandbox| sandbox.reserve(publishing))?;
+        }
+        self.publishing = publishing;
         Ok(())
     }
 
-    fn reserve(&self, families: Families) -> Result<Reserved> {
+    fn reserve(&self, publishing: Publishing) -> Result<Reserved> {
         let known = OnceCell::new();
         let who = |port: &Port| {
             // Whose it is helps who reads the error; that it is taken is known already.
-            let known: &Vec<_> = known.get_or_init(|| self.networks.published().unwrap_or_default());
+            let known: &Vec<_> = known.get_or_init(|| {
+                let own = Some(self.container.id());
+                self.networks.published(own).unwrap_or_default()
+            });
             known.iter().find(|(other, _)| other.overlaps(port)).map(|(_, holder)| holder.clone())
         };
         let published = self.container.record().settings.networking.published();
-        Reserved::reserve(&published, families, &who)
+        let wishes: Vec<_> = published.iter().map(|wish| wish.or_at(publishing.at)).collect();
+        Reserved::reserve(&wishes, publishing.families, &who)
     }
 
     /// Those that a network publishes that is the gateway in these families.
