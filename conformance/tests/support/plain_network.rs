@@ -133,6 +133,8 @@ impl Plain {
             kernel::set_up(inner, true)
         })?;
         wait_until_it_forwards(port)?;
+        // Now the bridge has a carrier, too. To be asked for it makes the kernel take note; until then the host sends nothing there.
+        kernel::link(Self::bridge(net.id).as_str())?;
         Namespace::of(ns)?.inside(|| {
             kernel::set_mac(inner, told.mac)?;
             default_gateways(net, ep.gateway).into_iter().try_for_each(|by| kernel::add_route(all(by), by))
