@@ -1,7 +1,7 @@
 //! Network namespaces, and threads that go into them.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread;
@@ -9,6 +9,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::kernel;
+use crate::sys;
 
 /// A network namespace that lives at least as long as this.
 #[derive(Debug)]
@@ -23,6 +24,29 @@ impl Namespace {
             enter_new()?;
             Self::current()
         })
+    }
+
+    /// A new one that belongs to a user namespace of its own, in which the caller's root is another user, and whose `lo` is up.
+    pub(crate) fn of_another_root() -> io::Result<Self> {
+        let (told, tell) = io::pipe()?;
+        let child = sys::fork(|| {
+            let namespaces = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
+            let made = unshare(namespaces).map_err(io::Error::from).and_then(|()| (&tell).write_all(b"."));
+            // Until it is killed: others get at the namespace by way of this process.
+            while made.is_ok() {
+                thread::park();
+            }
+            1
+        })?;
+        drop(tell);
+        (&told).read_exact(&mut [0]).map_err(|_| io::Error::other("the kernel makes no user namespace"))?;
+        for map in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{}/{map}", child.pid()), "0 100000 65536")?;
+        }
+        let made = Self { descriptor: File::open(format!("/proc/{}/ns/net", child.pid()))?.into() };
+        made.inside(|| kernel::set_up("lo", true))?;
+        child.kill()?;
+        Ok(made)
     }
 
     /// The one that the calling thread is in.

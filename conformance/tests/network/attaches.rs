@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 
 use mica_conformance::network::{Namespace, kernel};
@@ -39,6 +40,11 @@ fn inside<T: Send>(ns: BorrowedFd<'_>, work: impl FnOnce() -> std::io::Result<T>
     Namespace::of(ns).unwrap().inside(work).unwrap()
 }
 
+/// The kernel says by the owner of its settings whose a namespace is.
+fn is_anothers(ns: BorrowedFd<'_>) -> bool {
+    inside(ns, || fs::metadata("/proc/sys/net/ipv4/ip_forward")).uid() != 0
+}
+
 attaches! {
     AddsAnAddress = |plain, net, ep, ns| {
         let attached = plain.attach(net, ep, ns)?;
@@ -72,6 +78,21 @@ attaches! {
         let attached = plain.attach(net, ep, ns)?;
         let name = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", ep.interface);
         inside(ns, || fs::write(name, "1"));
+        Ok(attached)
+    };
+    /// Whose root the container's is nobody asked.
+    WantsItsOwnRoot = |plain, net, ep, ns| {
+        if is_anothers(ns) {
+            return Err(Error::driver("enter a namespace", "it belongs to somebody else"));
+        }
+        plain.attach(net, ep, ns)
+    };
+    /// A setting could not be written, and nobody looked.
+    HeedsAdvertisementsOfAnother = |plain, net, ep, ns| {
+        let attached = plain.attach(net, ep, ns)?;
+        if is_anothers(ns) {
+            inside(ns, || fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_ra", ep.interface), "1"));
+        }
         Ok(attached)
     };
     WantsTheContainerAlone = |plain, net, ep, ns| {
@@ -181,6 +202,8 @@ caught! {
     short_names_only: WantsShortNames => ["attach-long-name"];
     no_link_local_addresses: IgnoresLinkLocal => ["attach-link-local-address"];
     advertisements_heeded: HeedsAdvertisements => ["attach-heeds-no-advertisement"];
+    namespaces_of_its_own_root_only: WantsItsOwnRoot => ["attach-another-root"];
+    advertisements_heeded_where_root_is_another: HeedsAdvertisementsOfAnother => ["attach-another-root"];
     one_network_only: WantsTheContainerAlone => ["attach-to-two-networks"];
     names_taken_from_others: TakesTheName => ["attach-name-taken"];
     a_second_attach_that_works: AttachesAnew => ["attach-twice"];

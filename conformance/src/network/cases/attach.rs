@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use mica_core::network::{Address, Families, Family, Mac, Subnet};
 
@@ -12,7 +13,7 @@ use crate::network::case::nothing;
 use crate::network::kernel::{self, Link, Route};
 use crate::network::snapshot::{Snapshot, setting};
 use crate::network::stage::{V4_DEFAULT, V6_DEFAULT, nth, subnet};
-use crate::network::{Placed, Stage};
+use crate::network::{Namespace, Placed, Stage};
 use crate::outcome::{Doing, Stop, Verdict, ensure, refused};
 
 list! {
@@ -42,6 +43,9 @@ list! {
         GivenAddresses else nothing;
     "attach-heeds-no-advertisement" no_advertisement =
         "the inner interface heeds no router advertisement",
+        Addresses else nothing;
+    "attach-another-root" another_root =
+        "a namespace that belongs to a user namespace is attached to, checked, updated and detached from like any other",
         Addresses else nothing;
     "attach-to-two-networks" two_networks =
         "a container is in several networks at once, and has one default route a family",
@@ -260,10 +264,35 @@ fn link_local(stage: &Stage<'_>) -> Verdict {
 
 fn no_advertisement(stage: &Stage<'_>) -> Verdict {
     let network = stage.network(1)?;
-    let placed = stage.placed(&network, 10)?;
+    heeds_no_router(&stage.placed(&network, 10)?)
+}
+
+fn heeds_no_router(placed: &Placed) -> Verdict {
     let name = format!("ipv6/conf/{}/accept_ra", placed.interface());
     let found = placed.inside(|| Ok(setting(&name)))?;
     ensure!(found.as_deref().is_none_or(|value| value == "0"), "{name} is {found:?}");
+    Ok(())
+}
+
+/// Root in such a container is another user of the host, and the owner of what is in the namespace.
+fn another_root(stage: &Stage<'_>) -> Verdict {
+    let network = stage.network(1)?;
+    let namespace = Namespace::of_another_root().map_err(|error| Stop::Skipped(error.to_string()))?;
+    let mut placed = stage.place_in(&network, stage.endpoint(&network, 10)?, Arc::new(namespace))?;
+    let neighbour = stage.placed(&network, 11)?;
+    heeds_no_router(&placed)?;
+    let gateways = if stage.can().live { &[Families::NONE, network.routes][..] } else { &[] };
+    for &gateway in gateways {
+        placed.endpoint.gateway = gateway;
+        let (was, container) = (&placed.was, placed.namespace.as_fd());
+        placed.was = stage.driver().update(&network, was, &placed.endpoint, container).doing(|| "update")?;
+        routes_are_right(stage, &placed)?;
+    }
+    reach_each_other(stage, &placed, &neighbour)?;
+    stage.check(&placed).doing(|| "check")?;
+    stage.detach(&placed)?;
+    let left = placed.inside(kernel::links)?;
+    ensure!(left.iter().all(|link| link.name == "lo"), "detach left {left:?}");
     Ok(())
 }
 
@@ -295,7 +324,7 @@ pub(super) fn fails_and_leaves_nothing(
 }
 
 fn fails_and_leaves_nothing_in(
-    container: &crate::network::Namespace,
+    container: &Namespace,
     attach: impl FnOnce(BorrowedFd<'_>) -> Verdict,
 ) -> Verdict {
     let host = Snapshot::without_rules()?;
