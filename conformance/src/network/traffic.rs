@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mica_core::network::{Address, Protocol};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_ipv6_multicast_hops, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, ipproto, recv, sendto, socket_with,
+};
 
 use super::{Namespace, kernel};
 use crate::outcome::{Doing, Verdict, ensure};
@@ -17,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_millis(300);
 const QUESTION: &[u8] = b"is anybody there?";
 const ANSWER: &[u8] = b"yes";
+/// The type of the message (RFC 4861).
+const ROUTER_ADVERTISEMENT: u8 = 134;
 
 /// The protocols that are tried.
 pub(crate) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
@@ -117,6 +124,53 @@ pub(crate) fn lead_loopback_to(gateway: IpAddr) -> io::Result<()> {
     let own = "127.0.0.1/8".parse::<Address>().map_err(io::Error::other)?;
     kernel::remove_address("lo", own)?;
     kernel::add_route(own.subnet(), gateway)
+}
+
+/// Advertises, in the namespace of the calling thread and to all of a link, that this is a router; from an address of its own where
+/// one is given.
+pub(crate) fn advertise_router(link: &str, own: Option<Ipv6Addr>) -> io::Result<()> {
+    // RFC 4861, 4.2: for half an hour.
+    const ADVERTISEMENT: [u8; 16] = [ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    let scope = kernel::link(link)?.map_or(0, |link| link.index);
+    let socket = icmp6()?;
+    set_ipv6_multicast_hops(&socket, 255)?;
+    if let Some(own) = own {
+        bind(&socket, &SocketAddrV6::new(own, 0, 0, scope))?;
+    }
+    let everyone = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, scope);
+    sendto(&socket, &ADVERTISEMENT, SendFlags::empty(), &everyone)?;
+    Ok(())
+}
+
+/// Hears of routers.
+#[derive(Debug)]
+pub(crate) struct RouterEars(OwnedFd);
+
+impl RouterEars {
+    /// In the namespace of the calling thread.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = icmp6()?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
+        Ok(Self(socket))
+    }
+
+    /// Whether one is advertised. Other messages may come, such as those that look for neighbours.
+    pub(crate) fn hear(&self) -> io::Result<bool> {
+        let mut message = [0; 64];
+        loop {
+            match recv(&self.0, &mut message, RecvFlags::empty()) {
+                Ok(_) if message[0] == ROUTER_ADVERTISEMENT => return Ok(true),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn icmp6() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::INET6, SocketType::RAW, flags, Some(ipproto::ICMPV6))?)
 }
 
 /// A connection that stays, to see whether it does.

@@ -153,7 +153,7 @@ caught! {
     ports_that_lead_nowhere: ClaimsPorts => ["ports-from-outside", "ports-from-the-host", "ports-from-containers", "ports-at-one-address", "ports-at-localhost", "ports-range", "ports-without-the-gateway", "ports-go-with-detach", "update-ports", "up-mends-ports"];
     ports_that_are_not_told: ClaimsPortsAndTellsNone => ["ports-are-told"];
     ports_that_are_swallowed: SwallowsPorts => ["ports-from-outside"];
-    a_shield_that_is_none: ClaimsAShield => ["reaches-the-world", "shield-between-networks", "shield-from-outside", "shield-lets-answers-through", "shield-hardware-address", "shield-network-address", "shield-loopback-of-the-host"];
+    a_shield_that_is_none: ClaimsAShield => ["reaches-the-world", "shield-between-networks", "shield-from-outside", "shield-lets-answers-through", "shield-hardware-address", "shield-network-address", "shield-router-advertisement", "shield-loopback-of-the-host"];
     an_internal_network_like_any_other: ClaimsInternal => ["internal-is-cut-off"];
     internal_swallowed: SwallowsInternal => ["plan-internal"];
     a_limit_that_is_none: ClaimsALimit => ["full"];

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mica_core::network::{Address, Family, Mac, Network};
+use mica_core::network::{Address, Addressing, Family, Mac, Network};
 
 use super::attach::{link, reach_each_other};
 use super::lifecycle::way;
@@ -11,7 +11,7 @@ use crate::network::case::nothing;
 use crate::network::kernel;
 use crate::network::snapshot::{setting, settings};
 use crate::network::stage::{UPLINK, outside_of, subnet};
-use crate::network::traffic::{Connection, Way, lead_loopback_to};
+use crate::network::traffic::{Connection, RouterEars, Way, advertise_router, lead_loopback_to};
 use crate::network::{Namespace, Placed, Stage};
 use crate::outcome::{Doing, Verdict, ensure};
 
@@ -33,6 +33,9 @@ list! {
         Shielded else nothing;
     "shield-network-address" network_address =
         "a packet with another endpoint's address as its source does not get through",
+        Shielded else nothing;
+    "shield-router-advertisement" router_advertisement =
+        "a router advertisement of a container reaches no neighbour, and the host does not heed it",
         Shielded else nothing;
     "shield-loopback-of-the-host" loopback_of_the_host =
         "a container does not reach what listens at the host's 127.0.0.1",
@@ -145,6 +148,28 @@ fn network_address(stage: &Stage<'_>) -> Verdict {
         way(&one, &other, family)?.is_closed("with the address of a third container")?;
     }
     reach_each_other(stage, &third, &other)
+}
+
+/// What a container can do that may open raw sockets (CVE-2020-10749).
+fn router_advertisement(stage: &Stage<'_>) -> Verdict {
+    if !stage.families().contains(&Family::V6) {
+        return Ok(());
+    }
+    let network = stage.network(1)?;
+    let mut endpoint = stage.endpoint(&network, 10)?;
+    // Only one from an address of the link is heeded.
+    let own = [0xfe80, 0, 0, 0, 0, 0, 0, 0x10].into();
+    let is_given = stage.can().addressing == Addressing::Engine;
+    endpoint.addresses.extend(is_given.then_some(IpAddr::V6(own)));
+    let (one, other) = (stage.place(&network, endpoint)?, stage.placed(&network, 11)?);
+    reach_each_other(stage, &one, &other)?;
+    let ears = other.inside(RouterEars::open)?;
+    let before = kernel::routes().doing(|| "look at the routes")?;
+    one.inside(|| advertise_router(one.interface(), is_given.then_some(own)))?;
+    ensure!(!ears.hear().doing(|| "listen")?, "a neighbour hears that the container is a router");
+    let after = kernel::routes().doing(|| "look at the routes")?;
+    ensure!(after == before, "the host heeds that the container is a router: {before:?} became {after:?}");
+    Ok(())
 }
 
 fn loopback_of_the_host(stage: &Stage<'_>) -> Verdict {
