@@ -181,6 +181,20 @@ fn a_published_port_leads_to_the_container_and_is_nobody_elses() {
 }
 
 #[test]
+fn a_port_without_an_address_is_published_where_the_network_says() {
+    let (runtime, pod) = (Runtime::new(), Pod::new("one"));
+    let mappings = json!([{ "hostPort": 8080, "containerPort": 80, "protocol": "TCP" }]);
+    let config =
+        json!({ "options": { "binding": "127.0.0.1" }, "runtimeConfig": { "portMappings": mappings } });
+    runtime.add(&pod, &runtime.config(&config));
+    let ports = runtime.host.with(|networks| {
+        let network = networks.get("pods").unwrap().network.id;
+        networks.endpoints(&network).unwrap().remove(0).endpoint.ports
+    });
+    assert_eq!(ports[0].address(), Some("127.0.0.1".parse().unwrap()));
+}
+
+#[test]
 fn containers_that_are_connected_at_once_get_addresses_of_their_own() {
     let runtime = Runtime::new();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
