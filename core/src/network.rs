@@ -211,7 +211,7 @@ pub trait NetworkDriver: Debug + Send + Sync {
     /// it mended that is attached, by [`update`](NetworkDriver::update) with the same endpoint.
     ///
     /// Fails with `Unavailable` where the host lacks something or forbids too much, `AlreadyExists` for an object in
-    /// the way that does not bear the network's mark.
+    /// the way that does not bear the network's mark, `InUse` for a subnet that another interface of the host has.
     fn up(&self, net: &Network) -> Result<Raised>;
 
     /// Takes away what `up` made, and what a crashed `up` began. No endpoint of it is recorded. Idempotent; a network

@@ -92,7 +92,11 @@ fn is_for_hosts(subnet: Subnet) -> bool {
         }
         (IpAddr::V6(first), IpAddr::V6(last)) => {
             let special = |ip: Ipv6Addr| {
-                ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()
+                ip.is_loopback()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+                    || ip.is_unicast_link_local()
+                    || ip.to_ipv4_mapped().is_some()
             };
             !special(first) && !special(last)
         }

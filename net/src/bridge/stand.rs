@@ -8,6 +8,7 @@ use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::Bridge;
 use super::site::Site;
+use crate::ipam::{Taken, taken_by_host};
 use crate::netlink::link::Link;
 use crate::netlink::{Netlink, Request, address, link};
 use crate::setting;
@@ -23,6 +24,7 @@ pub(super) fn up(driver: &Bridge, net: &Network) -> Result<Raised> {
             return Err(Error::AlreadyExists { what });
         }
         None => {
+            refuse_anothers_subnet(net)?;
             make(&mut netlink, &site)?;
             true
         }
@@ -38,6 +40,15 @@ pub(super) fn down(driver: &Bridge, net: &Network) -> Result<()> {
     let _alone = driver.lock()?;
     let failures = take_away(driver, &mut Netlink::open()?, net);
     Error::unless_complete(format!("network '{}'", net.name), failures)
+}
+
+/// Where two links have one subnet the host answers at one of them alone. It may have come since the network was planned.
+fn refuse_anothers_subnet(net: &Network) -> Result<()> {
+    let mut taken = taken_by_host()?.into_iter();
+    match taken.find(|taken| net.pools.iter().any(|pool| pool.subnet == taken.subnet)) {
+        Some(Taken { subnet, by }) => Err(Error::InUse { what: format!("subnet {subnet}"), by }),
+        None => Ok(()),
+    }
 }
 
 /// The bridge with its mark. The kernel does both of one message to it before anything can end the process, so none

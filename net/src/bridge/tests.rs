@@ -129,7 +129,9 @@ fn what_cannot_be_a_network_is_refused_with_what_could() {
     let with = |pools: &[&str]| Network { pools: pools.iter().map(|text| pool(text)).collect(), ..network() };
     assert!(refused(with(&[])).contains("such as 172.30.0.0/24"));
     assert!(refused(with(&["10.0.0.0/24", "10.1.0.0/24"])).contains("one IPv4 subnet"));
-    assert!(refused(with(&["127.0.0.0/24"])).contains("not for hosts"));
+    for special in ["127.0.0.0/24", "::ffff:10.0.0.0/120"] {
+        assert!(refused(with(&[special])).contains("not for hosts"), "{special}");
+    }
     assert!(refused(Network { mtu: Some(60), ..network() }).contains("from 68 to 65535"));
     let bound = |at: &str| Network { binding: Some(at.parse().unwrap()), ..network() };
     assert!(refused(bound("224.0.0.1")).contains("no host's"));
@@ -138,6 +140,22 @@ fn what_cannot_be_a_network_is_refused_with_what_could() {
     host.make_bridge("lan0");
     let taken = Network { interface: Some("lan0".parse().unwrap()), ..network() };
     assert_eq!(refused(taken), "interface 'lan0' is in use by the host");
+}
+
+#[test]
+fn a_subnet_that_another_interface_has_by_now_is_not_taken_twice() {
+    let host = Host::new();
+    let net = host.on(|driver| driver.plan(network())).unwrap();
+    host.make_bridge("lan0");
+    on(&host.ns, || {
+        let mut netlink = Netlink::open()?;
+        let lan = link::by_name(&mut netlink, "lan0")?.unwrap();
+        Ok(netlink.tell(vec![address::add(lan.index, "10.9.0.9/24".parse()?)])?)
+    })
+    .unwrap();
+    let text = host.on(|driver| driver.up(&net)).unwrap_err().to_string();
+    assert_eq!(text, "subnet 10.9.0.0/24 is in use by interface 'lan0'");
+    assert!(host.link(net.interface.unwrap().as_str()).is_none());
 }
 
 #[test]
