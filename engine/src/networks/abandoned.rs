@@ -1,6 +1,6 @@
 //! Endpoints whose supervisor is gone, and those whose supervisor lives and has to be asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{EndpointRecord, NetworkReport, Networks};
 use crate::container::{Busy, Container};
@@ -43,29 +43,50 @@ impl Networks {
     }
 
     /// Has the supervisor of each container that is connected to something look at its endpoints, and with `repair` mend
-    /// them. A supervisor may wait for the lock of the networks: the caller does not hold it.
-    pub(super) fn check_supervised(&self, repair: bool, report: &mut NetworkReport) -> Result<()> {
+    /// them. What was `found` before is told to be mended where nothing is the matter any more. A supervisor may wait for the
+    /// lock of the networks: the caller does not hold it.
+    pub(super) fn check_supervised(
+        &self,
+        repair: bool,
+        mut found: BTreeMap<String, Error>,
+        report: &mut NetworkReport,
+    ) -> Result<()> {
         self.check_outside(repair, report)?;
-        let mut containers = BTreeSet::new();
-        for network in self.records()?.found {
-            let endpoints = self.endpoints(&network.network.id)?.into_iter();
-            containers
-                .extend(endpoints.filter(|record| record.outside.is_none()).map(|record| record.container));
-        }
-        for id in containers {
-            // One that was removed meanwhile has nothing to be looked at.
-            let Ok(Some(container)) = Container::read(self.root.containers().join(id)) else { continue };
-            let Err(error) = ask(&container, &Request::CheckNetworks) else { continue };
-            let mended = repair && ask(&container, &Request::Mend).is_ok();
-            match mended.then(|| ask(&container, &Request::CheckNetworks)) {
-                None => report.faults.push(format!("container '{}': {error}", container.name())),
-                Some(Ok(())) => {
-                    report.done.push(format!("mended for container '{}': {error}", container.name()));
+        for container in self.connected()? {
+            let now = ask(&container, &Request::CheckNetworks);
+            let is_mended = repair && now.is_err() && ask(&container, &Request::Mend).is_ok();
+            let left = if is_mended { ask(&container, &Request::CheckNetworks) } else { Ok(()) };
+            let name = container.name();
+            match (found.remove(container.id()).map_or(now, Err), left) {
+                (Ok(()), _) => {}
+                (Err(error), Ok(())) if repair => {
+                    report.done.push(format!("mended for container '{name}': {error}"));
                 }
-                Some(Err(error)) => report.faults.push(format!("container '{}': {error}", container.name())),
+                (Err(error), _) => report.faults.push(format!("container '{name}': {error}")),
             }
         }
         Ok(())
+    }
+
+    /// What supervisors find wrong, by the ids of their containers. The caller does not hold the lock of the networks.
+    pub(super) fn faults_of_containers(&self) -> Result<BTreeMap<String, Error>> {
+        let asked = self.connected()?.into_iter().filter_map(|container| {
+            let fault = ask(&container, &Request::CheckNetworks).err()?;
+            Some((container.id().to_owned(), fault))
+        });
+        Ok(asked.collect())
+    }
+
+    /// The containers that are connected to something.
+    fn connected(&self) -> Result<Vec<Container>> {
+        let mut ids = BTreeSet::new();
+        for network in self.records()?.found {
+            let endpoints = self.endpoints(&network.network.id)?.into_iter();
+            ids.extend(endpoints.filter(|record| record.outside.is_none()).map(|record| record.container));
+        }
+        // One that was removed meanwhile has nothing to be looked at.
+        let found = |id: String| Container::read(self.root.containers().join(id)).ok().flatten();
+        Ok(ids.into_iter().filter_map(found).collect())
     }
 
     /// The lock of the container, if nobody looks after the endpoint; an empty one for a container that is gone.

@@ -28,6 +28,8 @@ impl Networks {
     /// away and the other made: every network that is in use, or of which something stands, and the endpoints of containers that
     /// run; addresses that nobody recorded are given back.
     pub fn check(&self, repair: bool) -> Result<NetworkReport> {
+        // What makes a network stand again leaves nothing to be seen of what it was that it lacked.
+        let found = if repair { self.faults_of_containers()? } else { BTreeMap::new() };
         let alone = self.alone()?;
         let mut report = NetworkReport::default();
         self.check_abandoned(repair, &mut report)?;
@@ -55,7 +57,7 @@ impl Networks {
             }
         }
         drop(alone);
-        self.check_supervised(repair, &mut report)?;
+        self.check_supervised(repair, found, &mut report)?;
         Ok(report)
     }
 

@@ -260,6 +260,10 @@ fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair()
         assert!(found.status != Some(0) && format!("{found:?}").contains("'c'"), "{found:?}");
         bed.ok(&["network", "check", "--repair"]);
         assert_reached("a repair");
+        host("ip", &["addr", "flush", "dev", "mica0"]);
+        let told = bed.ok(&["network", "check", "--repair"]);
+        assert!(told.contains("mended for container 'c'") && told.contains("'mica0' lacks"), "{told}");
+        assert_reached("a repair of the bridge");
         assert_eq!(bed.run(&["network", "check"]).status, Some(0));
     });
 }
