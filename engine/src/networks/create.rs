@@ -91,17 +91,53 @@ impl Networks {
         if let Some(made) = others.iter().find(|other| other.name() == DEFAULT) {
             return Ok(made.clone());
         }
-        let new = || NewNetwork { name: DEFAULT.to_owned(), ..NewNetwork::default() };
-        let id = self.id_of(DEFAULT)?;
-        let record = match self.plan(new(), id, Some(DEFAULT_INTERFACE.parse()?), &others) {
-            // The name is another engine's, or nothing that this driver gives.
-            Err(Error::Storage(mica_core::Error::InUse { .. } | mica_core::Error::Options(_))) => {
-                self.plan(new(), id, None, &others)?
-            }
-            planned => planned?,
-        };
+        let record = self.plan_default(&others)?;
         self.write(&record)?;
         Ok(record)
+    }
+
+    /// Makes the default network anew where its interface or its subnet is something else's by now: another engine may have chosen
+    /// the same while neither stood, and nobody can remove this network. Answers what became of it; `None` where nothing is in
+    /// its way, or a container is connected to it.
+    pub(crate) fn move_default(&self) -> Result<Option<String>> {
+        let _alone = self.alone()?;
+        let Some(was) = self.read_record(&self.id_of(DEFAULT)?)? else { return Ok(None) };
+        if !self.endpoints(&was.network.id)?.is_empty() || !self.is_displaced(&was)? {
+            return Ok(None);
+        }
+        let others: Vec<_> =
+            self.records()?.whole()?.into_iter().filter(|other| other.name() != DEFAULT).collect();
+        let now = self.plan_default(&others)?;
+        self.leases()?.forget(&was.network.id)?;
+        self.write(&now)?;
+        Ok(Some(format!(
+            "moved network '{DEFAULT}' from {}, which is in use, to {}",
+            place(&was),
+            place(&now)
+        )))
+    }
+
+    fn is_displaced(&self, record: &NetworkRecord) -> Result<bool> {
+        let network = &record.network;
+        match self.driver(&record.driver)?.plan(network.clone()) {
+            Err(mica_core::Error::InUse { .. }) => return Ok(true),
+            planned => planned?,
+        };
+        let own = network.interface.as_ref().map(|name| format!("interface '{name}'"));
+        let mut taken = taken_by_host()?.into_iter().filter(|taken| Some(&taken.by) != own.as_ref());
+        Ok(taken.any(|taken| network.pools.iter().any(|pool| pool.subnet == taken.subnet)))
+    }
+
+    fn plan_default(&self, others: &[NetworkRecord]) -> Result<NetworkRecord> {
+        let new = || NewNetwork { name: DEFAULT.to_owned(), ..NewNetwork::default() };
+        let id = self.id_of(DEFAULT)?;
+        match self.plan(new(), id, Some(DEFAULT_INTERFACE.parse()?), others) {
+            // The name is another engine's, or nothing that this driver gives.
+            Err(Error::Storage(mica_core::Error::InUse { .. } | mica_core::Error::Options(_))) => {
+                self.plan(new(), id, None, others)
+            }
+            planned => planned,
+        }
     }
 
     /// What will be recorded. The caller has the lock.
@@ -139,6 +175,13 @@ impl Networks {
             network: opened.plan(wanted)?,
         })
     }
+}
+
+/// Where a network is, for people.
+fn place(record: &NetworkRecord) -> String {
+    let interface = record.network.interface.iter().map(|name| format!("interface '{name}'"));
+    let subnets = record.network.pools.iter().map(|pool| pool.subnet.to_string());
+    interface.chain(subnets).collect::<Vec<_>>().join(", ")
 }
 
 fn ground(others: &[NetworkRecord]) -> Result<Ground> {

@@ -19,7 +19,7 @@ use self::publish::Publishing;
 use super::names::{Member, Names};
 use crate::container::{ConnectWish, Connection, Container, NetworkMode};
 use crate::intent::random_id;
-use crate::networks::{Elected, EndpointRecord, NetworkRecord, Networks};
+use crate::networks::{self, Elected, EndpointRecord, NetworkRecord, Networks, all};
 use crate::ports::{Relay, Reserved};
 use crate::supervisor::wire::Request;
 use crate::{Engine, Error, Result, sys};
@@ -69,7 +69,7 @@ impl<'e> Sandbox<'e> {
         match &self.container.record().settings.networking.mode {
             NetworkMode::None | NetworkMode::Host => {}
             NetworkMode::Container(other) => self.namespace = Some(self.namespace_of(other)?),
-            NetworkMode::Connected => self.connect_all()?,
+            NetworkMode::Connected => self.connect_all().or_else(|error| self.connect_anew(error))?,
         }
         let is_own = matches!(self.container.record().settings.networking.mode, NetworkMode::Connected);
         let namespace = self.namespace.as_ref().filter(|_| is_own).map(AsFd::as_fd);
@@ -158,6 +158,20 @@ impl<'e> Sandbox<'e> {
         }
         self.relay = Relay::new(&self.ports, &self.gateway_addresses())?;
         Ok(())
+    }
+
+    /// Once more, if the default network could not stand where it was planned.
+    fn connect_anew(&mut self, error: Error) -> Result<()> {
+        let is_default = |connection: &Connection| connection.name == networks::DEFAULT;
+        if !is_in_the_way(&error) || !self.connections.iter().any(is_default) {
+            return Err(error);
+        }
+        self.published_in = Families::NONE;
+        match all(self.take_down()).and_then(|()| self.networks.move_default())? {
+            Some(moved) => self.notes.push(moved),
+            None => return Err(error),
+        }
+        self.connect_all()
     }
 
     /// Connects it to one more network. The last of the members is this one's from the moment at which it is recorded.
@@ -285,6 +299,15 @@ impl<'e> Sandbox<'e> {
 
 fn changed(HostChange { setting, was, now }: &HostChange) -> String {
     format!("changed {setting} of the host from {was} to {now}")
+}
+
+fn is_in_the_way(error: &Error) -> bool {
+    use mica_core::Error::{AlreadyExists, InUse};
+    match error {
+        Error::Storage(AlreadyExists { .. } | InUse { .. }) => true,
+        Error::Doing { source, .. } => is_in_the_way(source),
+        _ => false,
+    }
 }
 
 fn hit(point: &str) -> Result<()> {

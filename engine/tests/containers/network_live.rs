@@ -269,6 +269,30 @@ fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair()
 }
 
 #[test]
+fn the_default_network_moves_where_its_place_was_taken_before_it_stood() {
+    once(|bed| {
+        for taken in ["interface", "subnet"] {
+            let was = bed.ok(&["network", "inspect", "-f", "{{json .IPAM}}", "bridge"]);
+            let gateway = was.split('"').find(|word| word.starts_with("172.")).unwrap();
+            if taken == "interface" {
+                host("ip", &["link", "add", "mica0", "type", "bridge"]);
+            } else {
+                bed.ok(&["network", "check", "--undo"]);
+                host("ip", &["link", "add", "lan0", "type", "bridge"]);
+                host("ip", &["addr", "add", &format!("{gateway}/24"), "dev", "lan0"]);
+            }
+            let answer =
+                bed.run(&["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sh", "-c", GREETER]);
+            assert!(answer.err.contains("moved network 'bridge' from"), "{answer:?}");
+            assert_reached("elsewhere");
+            let again = bed.run(&["run", "--rm", "busybox", "true"]);
+            assert!(again.status == Some(0) && !again.err.contains("moved"), "{again:?}");
+            bed.ok(&["rm", "-f", "c"]);
+        }
+    });
+}
+
+#[test]
 fn the_network_of_a_container_that_does_not_run_cannot_be_joined() {
     once(|bed| {
         bed.ok(&["create", "--name", "c", "busybox", "true"]);
