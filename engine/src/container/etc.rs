@@ -73,10 +73,11 @@ impl Files {
     pub(crate) fn write(container: &Container, around: &Around) -> Result<Self> {
         let record = container.record();
         let mut wished = Wished::of(&record.settings, &record.hostname())?;
-        if around.addresses.is_empty() {
+        let mode = &record.settings.networking.mode;
+        if around.addresses.is_empty() && *mode != NetworkMode::Host {
             wished.forget_host();
         }
-        let texts = wished.texts(&record.settings.networking.mode, around)?;
+        let texts = wished.texts(mode, around)?;
         let dir = container.dir().to_owned();
         for (name, text) in NAMES.iter().zip(&texts) {
             let path = dir.join(name);

@@ -430,6 +430,8 @@ fn a_container_without_a_network_of_its_own_has_the_hosts_files_or_its_own_name_
         let flags = ["--network", "host", "--add-host", "db:10.1.2.3"];
         assert_eq!(bed.sh(&flags, "cat /etc/hosts"), format!("10.1.2.3\tdb\n{hosts}"));
         assert_eq!(bed.sh(&flags, "cat /etc/resolv.conf"), resolv);
+        let flags = ["--network", "host", "--add-host", "here:host-gateway"];
+        assert_eq!(bed.sh(&flags, "cat /etc/hosts"), format!("127.0.0.1\there\n{hosts}"));
         let flags = ["--network", "none", "--hostname", "web"];
         let text = bed.sh(&flags, "cat /etc/hosts");
         assert!(text.ends_with("\n127.0.1.1\tweb\n"), "{text}");
