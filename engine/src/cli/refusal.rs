@@ -20,15 +20,20 @@ pub(super) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
             return print::text(&text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         ErrorKind::InvalidUtf8 => print::error(&Error::Invalid(not_utf8(arguments))),
-        _ => print::error(&Error::Invalid(one_line(&text, &known(&verb(arguments))))),
+        _ => print::error(&Error::Invalid(one_line(&text, &known(arguments)))),
     }
     ExitCode::from(container::refusal_status(&verb(arguments)))
 }
 
-/// The verb with a space before it, if there is such a one.
-fn known(verb: &str) -> String {
-    let exists = Cli::command().find_subcommand(verb).is_some();
-    if exists { format!(" {verb}") } else { String::new() }
+/// The verb with a space before it, and with that of a group, as far as there are such ones.
+fn known(arguments: &[OsString]) -> String {
+    let (command, verb) = (Cli::command(), verb(arguments));
+    let Some(found) = command.find_subcommand(&verb) else { return String::new() };
+    let mut after = arguments.iter().skip_while(|argument| argument.to_str() != Some(&verb)).skip(1);
+    match after.next().and_then(|next| next.to_str()).filter(|next| found.find_subcommand(next).is_some()) {
+        Some(next) => format!(" {verb} {next}"),
+        None => format!(" {verb}"),
+    }
 }
 
 /// The sentences of clap's text up to the usage, joined, and where to read more.
@@ -83,7 +88,7 @@ mod tests {
     fn what_clap_says_becomes_one_line() {
         let refused = |text: &str| {
             let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
-            one_line(&parse(&arguments).unwrap_err().render().to_string(), &known(&verb(&arguments)))
+            one_line(&parse(&arguments).unwrap_err().render().to_string(), &known(&arguments))
         };
         let text = refused("mica imagse");
         assert!(text.starts_with("unrecognized subcommand 'imagse'; tip: "), "{text}");
@@ -93,6 +98,15 @@ mod tests {
             text.starts_with("unexpected argument '--quite' found; tip: ") && !text.contains('\n'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_verb_of_a_group_is_where_its_flags_are_listed() {
+        let known = |text: &str| known(&text.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(known("mica --root /x network create --subnet y"), " network create");
+        assert_eq!(known("mica network nosuch"), " network");
+        assert_eq!(known("mica run create"), " run");
+        assert_eq!(known("mica nosuch"), "");
     }
 
     #[test]
