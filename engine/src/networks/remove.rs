@@ -53,7 +53,8 @@ impl Networks {
             return Ok(());
         }
         self.release_abandoned()?;
-        let users = self.users(record)?;
+        let mut users = self.users(record)?;
+        users.sort();
         if users.is_empty() {
             return Ok(());
         }

@@ -110,10 +110,11 @@ fn by_name(netlink: &mut Netlink, name: &InterfaceName) -> Result<Link> {
     let links = link::links(netlink)?;
     let names: Vec<_> =
         links.iter().filter(|link| link.mac.is_some()).map(|link| link.name.as_str()).collect();
-    Err(Error::Options(format!(
-        "there is no interface '{name}' to be the parent; take one of: {}",
-        names.join(", ")
-    )))
+    let others = match &names[..] {
+        [] => "the host has none but its loopback".to_owned(),
+        names => format!("take one of: {}", names.join(", ")),
+    };
+    Err(Error::Options(format!("there is no interface '{name}' to be the parent; {others}")))
 }
 
 fn of_default_route(netlink: &mut Netlink, routes: &[Route]) -> Result<Link> {
