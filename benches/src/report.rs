@@ -78,7 +78,7 @@ fn verdict(row: &Measured, bound: &Bound) -> String {
         }
         Bound::Speed { of, against, least, width } => {
             let pairs = samples(row, of).iter().zip(samples(row, against));
-            let median = Median::of(pairs.map(|(one, other)| other.wall / one.wall).collect());
+            let median = Median::of(pairs.map(|(one, other)| other.cpu / one.cpu).collect());
             let verdict = match median.interval {
                 Some((low, high)) if high - low > width => format!("{low:.3}..{high:.3}, not resolved"),
                 Some((low, high)) if high < least => format!("{low:.3}..{high:.3}, MISSED"),
@@ -166,18 +166,18 @@ mod tests {
     use super::*;
 
     /// What is said of a contender that took so long in each turn, beside one that took 100.
-    fn speed(walls: &[f64]) -> String {
-        let samples = |walls: &[f64]| walls.iter().map(|&wall| Sample { cpu: 0.0, wall, rss: 0 }).collect();
+    fn speed(times: &[f64]) -> String {
+        let samples = |times: &[f64]| times.iter().map(|&cpu| Sample { cpu, wall: 0.0, rss: 0 }).collect();
         let bound = Bound::Speed { of: "one", against: "other", least: 0.97, width: 0.06 };
-        let other = vec![100.0; walls.len()];
-        let contenders = vec![("one".to_owned(), samples(walls)), ("other".to_owned(), samples(&other))];
+        let other = vec![100.0; times.len()];
+        let contenders = vec![("one".to_owned(), samples(times)), ("other".to_owned(), samples(&other))];
         verdict(&Measured { name: "row", bounds: Vec::new(), contenders }, &bound)
     }
 
     #[test]
     fn a_speed_is_judged_by_where_the_median_of_all_turns_can_be() {
-        let ends = |walls: &[f64], end: &str| {
-            let verdict = speed(walls);
+        let ends = |times: &[f64], end: &str| {
+            let verdict = speed(times);
             assert!(verdict.ends_with(end), "{verdict}");
         };
         let around =

@@ -89,8 +89,8 @@ pub(crate) enum Bound {
         against: Option<&'static str>,
         most: f64,
     },
-    /// How fast it is, beside another in the same turn: the interval in which the median of the ratios is, with 95 %,
-    /// reaches `least`. One that is wider than `width` says nothing.
+    /// How fast it is, beside another in the same turn, by CPU time: the interval in which the median of the ratios is,
+    /// with 95 %, reaches `least`. One that is wider than `width` says nothing.
     Speed { of: &'static str, against: &'static str, least: f64, width: f64 },
 }
 
@@ -198,6 +198,7 @@ pub(crate) const GROUPS: &[Group] = &[
         prepare: network::hundred,
     },
     Group { rows: &["net.throughput", "net.latency", "net.connect"], turns: 20, prepare: network::traffic },
+    Group { rows: &["net.guards"], turns: 20, prepare: network::guards },
     Group {
         rows: &["net.plugin.add", "net.plugin.add.port", "net.plugin.delete"],
         turns: 1,

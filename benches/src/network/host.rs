@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use super::{Connects, Container, Machine, SUBNETS};
 use crate::Result;
 
+/// Whose rules they are.
+pub(crate) const OWNER: OwnerId = OwnerId::from_bytes(*b"mica-one");
+
 /// A host with a network, which is up.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -78,7 +81,7 @@ fn stand(
 ) -> mica_core::Result<(Box<dyn NetworkDriver>, Network)> {
     let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let settings: OptionMap = settings.iter().map(setting).collect();
-    let driver = (entry.open)(OwnerId::from_bytes(*b"mica-one"), dir.path(), &settings)?;
+    let driver = (entry.open)(OWNER, dir.path(), &settings)?;
     let mut wanted = Network::unrecorded(NetworkId::from_bytes([0x6e; 16]));
     for text in SUBNETS {
         let subnet: Subnet = text.parse()?;

@@ -1,19 +1,50 @@
 //! Bytes over TCP: a server in a container that sends as many as it is asked for, and who asks.
+//!
+//! The server stays on one processor, the last that this process may use.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::LazyLock;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mica_conformance::network::Namespace;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use nix::unistd::Pid;
 
 use super::failed;
 use crate::Result;
 
 const PIECE: usize = 256 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where a thread runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Stay {
+    /// On the processor on which servers are.
+    OnOne,
+    Anywhere,
+}
+
+/// Says where the calling thread runs.
+pub(crate) fn stay(place: Stay) -> Result<()> {
+    const THIS_THREAD: Pid = Pid::from_raw(0);
+    /// Those that the process began with.
+    static ALL: LazyLock<nix::Result<CpuSet>> = LazyLock::new(|| sched_getaffinity(THIS_THREAD));
+    let go = || {
+        let all = (*ALL)?;
+        let mut wanted = all;
+        if place == Stay::OnOne {
+            let last = (0..CpuSet::count()).rev().find(|&one| all.is_set(one) == Ok(true));
+            wanted = CpuSet::new();
+            wanted.set(last.unwrap_or_default())?;
+        }
+        sched_setaffinity(THIS_THREAD, &wanted)
+    };
+    go().map_err(|e: nix::Error| format!("choose a processor: {e}"))
+}
 
 /// A server at a port of a machine, until it is dropped.
 #[derive(Debug)]
@@ -27,6 +58,8 @@ impl Server {
         let listener = machine.inside(|| TcpListener::bind(("0.0.0.0", port))).map_err(failed("listen"))?;
         let accepting = listener.try_clone().map_err(failed("listen"))?;
         let serve = move || {
+            // Elsewhere it would serve, too.
+            let _ = stay(Stay::OnOne);
             // Whoever asks sees what goes wrong.
             while let Ok((stream, _)) = accepting.accept() {
                 let _ = answer(stream);

@@ -23,7 +23,7 @@ pub(super) use plugin::plugin;
 pub(super) use publish::publish;
 pub(super) use record::record;
 pub(super) use reserve::reserve;
-pub(super) use traffic::traffic;
+pub(super) use traffic::{guards, traffic};
 
 const NFT: &str = "bridge, nft";
 const IPTABLES: &str = "bridge, iptables";
