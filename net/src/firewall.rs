@@ -18,7 +18,7 @@ use std::net::IpAddr;
 
 use mica_core::Result;
 use mica_core::network::{
-    Families, Family, InterfaceName, Mac, Mark, NetworkId, Owned, Port, PortRange, Protocol, Subnet,
+    Families, Family, InterfaceName, Mac, Mark, NetworkId, Owned, OwnerId, Port, PortRange, Protocol, Subnet,
 };
 
 /// What a firewall must know of a network.
@@ -35,6 +35,14 @@ pub(crate) struct Ground {
     /// Its endpoints reach each other. Where they do not, the flags of their ports keep frames apart, and the firewall keeps
     /// packets apart that go by way of the host.
     pub(crate) icc: bool,
+}
+
+/// The group of links that a bridge is in: one for the internal networks of an engine, one for its others. A rule asks for it
+/// at a fraction of what the look for a name in a set takes.
+pub(crate) fn group(owner: OwnerId, internal: bool) -> u32 {
+    let [a, b, c, d, ..] = *owner.as_bytes();
+    // Everybody else's links are in group 0, or in one of the small numbers that people give.
+    (u32::from_be_bytes([a, b, c, d]) | 1 << 31) & !1 | u32::from(internal)
 }
 
 /// What a firewall must know of an endpoint.

@@ -7,7 +7,7 @@ use mica_core::{Error, Result};
 use netlink_packet_route::link::InfoKind;
 
 use super::options::Options;
-use crate::firewall::Ground;
+use crate::firewall::{self, Ground};
 use crate::netlink::link::Link;
 
 /// The bridge of a network that has no name of its own.
@@ -20,6 +20,7 @@ pub(super) struct Site {
     /// The bridge's own, so that it does not change with those of its ports.
     pub(super) mac: Mac,
     pub(super) mtu: u32,
+    pub(super) group: u32,
     /// The bridge's own, which the containers' default routes lead to.
     pub(super) gateways: Vec<Address>,
     pub(super) routes: Families,
@@ -50,6 +51,7 @@ impl Site {
             mark: Mark { owner, scope: Scope::Network(net.id) },
             mac: Mac::new([0x02, a, b, c, d, e])?,
             mtu,
+            group: firewall::group(owner, net.internal),
             gateways,
             routes: net.routes,
             ground,

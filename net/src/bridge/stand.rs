@@ -3,7 +3,7 @@
 use mica_core::network::{Address, Mark, Network, Raised, Scope};
 use mica_core::{Error, Result, failpoint};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::InfoKind;
+use netlink_packet_route::link::{InfoKind, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::Bridge;
@@ -57,7 +57,8 @@ fn make(netlink: &mut Netlink, site: &Site) -> Result<()> {
     let name = site.bridge.as_str();
     let bridge = LinkMessageBuilder::<LinkBridge>::new(name);
     let bridge = bridge.mtu(site.mtu).address(site.mac.octets().to_vec()).forward_delay(0).build();
-    let marked = LinkUnspec::new_with_name(name).alias(site.mark.to_string()).build();
+    let marked = LinkUnspec::new_with_name(name).alias(site.mark.to_string());
+    let marked = marked.append_extra_attribute(LinkAttribute::Group(site.group)).build();
     Ok(netlink.tell(vec![
         Request::create(RouteNetlinkMessage::NewLink(bridge), format!("make bridge '{name}'")),
         link::change(marked, &site.bridge),
@@ -91,8 +92,9 @@ fn equip(netlink: &mut Netlink, site: &Site, link: &Link) -> Result<()> {
     let lacks = |address: &&Address| !has.contains(address);
     let mut requests: Vec<_> =
         site.gateways.iter().filter(lacks).map(|&one| address::add(link.index, one)).collect();
-    if !link.up || link.mtu != site.mtu {
-        let message = LinkUnspec::new_with_index(link.index).mtu(site.mtu).up().build();
+    if !link.up || link.mtu != site.mtu || link.group != site.group {
+        let message = LinkUnspec::new_with_index(link.index).mtu(site.mtu).up();
+        let message = message.append_extra_attribute(LinkAttribute::Group(site.group)).build();
         requests.push(link::change(message, &site.bridge));
     }
     Ok(netlink.tell(requests)?)

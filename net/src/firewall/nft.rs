@@ -136,7 +136,7 @@ impl Nft {
     /// The chains that are not as they should be.
     fn faults(&self, nl: &mut Netfilter) -> io::Result<Vec<String>> {
         let mut faults = Vec::new();
-        let chains = ruleset::chains();
+        let chains = ruleset::chains(self.owner);
         for layer in Layer::ALL {
             let of_table = Attributes::new().text(nfta::RULE_TABLE, &self.table);
             let rules = nl.dump(&ruleset::request(layer, libc::NFT_MSG_GETRULE, of_table))?;

@@ -29,6 +29,7 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     pub(crate) mac: Option<Mac>,
     pub(crate) mtu: u32,
+    pub(crate) group: u32,
     /// It was set up; it may lack a carrier.
     pub(crate) up: bool,
     /// The bridge that it is a port of.
@@ -57,6 +58,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer = Some(id),
                 LinkAttribute::Address(bytes) => {

@@ -14,6 +14,9 @@ pub(super) enum Field {
     In,
     /// The name of the interface that it leaves by.
     Out,
+    /// The group of the interface that it came in by.
+    InGroup,
+    OutGroup,
     /// `NFPROTO_*`.
     Family,
     /// The protocol above IP.
@@ -21,7 +24,11 @@ pub(super) enum Field {
     /// The type that its Ethernet header names.
     EtherType,
     /// So many bytes from so far into this header (`NFT_PAYLOAD_*`).
-    Header { base: i32, offset: u32, length: u32 },
+    Header {
+        base: i32,
+        offset: u32,
+        length: u32,
+    },
     /// 0 where it goes the way that its connection was opened, else 1.
     Direction,
     /// What kind of address it goes to (`RTN_*`), by the host's routes.
@@ -55,6 +62,8 @@ impl Field {
         match self {
             Self::In => into("meta", libc::NFT_META_IIFNAME),
             Self::Out => into("meta", libc::NFT_META_OIFNAME),
+            Self::InGroup => into("meta", libc::NFT_META_IIFGROUP),
+            Self::OutGroup => into("meta", libc::NFT_META_OIFGROUP),
             Self::Family => into("meta", libc::NFT_META_NFPROTO),
             Self::Protocol => into("meta", libc::NFT_META_L4PROTO),
             Self::EtherType => into("meta", libc::NFT_META_PROTOCOL),

@@ -5,6 +5,7 @@ use mica_core::network::{Mark, OwnerId, Scope};
 use super::expression::{Connection, Field, Rule, Verdict};
 use super::nfta;
 use super::set::{Family, Layer, Set, comment};
+use crate::firewall::group;
 use crate::firewall::nfnetlink::{Attributes, Message};
 
 /// The chain of the host's owner. It is made empty, never changed, and asked first about every packet that is forwarded to or
@@ -14,6 +15,7 @@ pub(super) const USER: &str = "user";
 const PUBLISHED: &str = "published";
 const BETWEEN: &str = "between";
 const TRANSIT: &str = "transit";
+const SETTLED: &str = "settled";
 
 /// The chain for what comes from a network that is not internal.
 pub(super) const FROM: &str = "from_ours";
@@ -51,7 +53,7 @@ pub(super) fn table(owner: OwnerId) -> String {
 }
 
 /// Every chain but the user's, those that are jumped to first.
-pub(super) fn chains() -> Vec<Chain> {
+pub(super) fn chains(owner: OwnerId) -> Vec<Chain> {
     let inet = |name, kind, number, priority, rules| {
         let hook = Some(Hook { kind, number, priority });
         Chain { layer: Layer::Inet, name, hook, rules }
@@ -60,6 +62,7 @@ pub(super) fn chains() -> Vec<Chain> {
     vec![
         called(PUBLISHED, published()),
         called(BETWEEN, between()),
+        called(SETTLED, settled()),
         called(FROM, from_ours()),
         called(TO, to_ours()),
         called(INNER, inner()),
@@ -68,7 +71,7 @@ pub(super) fn chains() -> Vec<Chain> {
         inet("shield", "filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE, shield()),
         inet("arriving", "nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST, to_published()),
         inet("local", "nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST, to_published()),
-        inet("forwarded", "filter", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER, forwarded()),
+        inet("forwarded", "filter", libc::NF_INET_FORWARD, libc::NF_IP_PRI_FILTER, forwarded(owner)),
         inet("leaving", "nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC, leaving()),
         Chain {
             layer: Layer::Bridge,
@@ -134,8 +137,19 @@ fn published() -> Vec<Rule> {
 }
 
 /// What is of no network of ours is none of our business, unless the host forwards it on our account alone.
-fn forwarded() -> Vec<Rule> {
+///
+/// The first two rules spare nearly every packet the look into sets: whatever they take would be accepted by the chains that
+/// the others lead to. Internal networks are in another group and left to those; `up` sees to the groups. A bridge that is in none
+/// is slower.
+fn forwarded(owner: OwnerId) -> Vec<Rule> {
+    let [open, internal] = [false, true].map(|internal| group(owner, internal).to_ne_bytes());
+    let known = |ours: Field, other: Field| {
+        let between = rule().when(ours, &open).unless(other, &internal);
+        between.connection(Connection::Known).verdict(Verdict::Goto(SETTLED))
+    };
     vec![
+        known(Field::InGroup, Field::OutGroup),
+        known(Field::OutGroup, Field::InGroup),
         rule().decide(&[Field::In], Set::From),
         rule().decide(&[Field::Out], Set::To),
         rule()
@@ -157,7 +171,12 @@ fn transit() -> Vec<Rule> {
     ]
 }
 
-/// Nearly every packet of a container ends in this chain or the next, and each lookup is felt in the time of a round trip.
+/// Of a connection that is known. Nearly every packet of a container ends here, and each lookup before would be felt in the time
+/// of a round trip.
+fn settled() -> Vec<Rule> {
+    vec![rule().verdict(Verdict::Jump(USER)), rule().verdict(Verdict::Accept)]
+}
+
 fn from_ours() -> Vec<Rule> {
     vec![
         rule().verdict(Verdict::Jump(USER)),
@@ -313,7 +332,7 @@ pub(super) fn written(owner: OwnerId) -> Vec<Message> {
         messages.push(create(set.layer(), libc::NFT_MSG_NEWSET, set.declared(&table, id)));
     }
     let user = Chain { layer: Layer::Inet, name: USER, hook: None, rules: Vec::new() };
-    let chains = chains();
+    let chains = chains(owner);
     for chain in chains.iter().chain([&user]) {
         messages.push(create(chain.layer, libc::NFT_MSG_NEWCHAIN, chain.declared(&table)));
     }
