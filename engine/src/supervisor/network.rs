@@ -166,7 +166,7 @@ impl<'e> Sandbox<'e> {
         if !is_in_the_way(&error) || !self.connections.iter().any(is_default) {
             return Err(error);
         }
-        self.published_in = Families::NONE;
+        self.publishing = Publishing::default();
         match all(self.take_down()).and_then(|()| self.networks.move_default())? {
             Some(moved) => self.notes.push(moved),
             None => return Err(error),
