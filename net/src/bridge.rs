@@ -27,6 +27,7 @@ use netlink_packet_route::link::InfoKind;
 
 use crate::firewall::{Firewall, pick};
 use crate::host::Host;
+use crate::kept::Kept;
 use crate::netlink::{Netlink, link};
 use crate::setting;
 
@@ -71,7 +72,14 @@ fn open(owner: OwnerId, dir: &Path, settings: &OptionMap) -> Result<Box<dyn Netw
         live: true,
         max_endpoints: Some(MAX_PORTS),
     };
-    Ok(Box::new(Bridge { owner, dir: dir.to_owned(), capabilities, firewall, host: Host::new(dir) }))
+    Ok(Box::new(Bridge {
+        owner,
+        dir: dir.to_owned(),
+        capabilities,
+        firewall,
+        host: Host::new(dir),
+        netlink: Kept::default(),
+    }))
 }
 
 fn ipv6() -> Result<Support> {
@@ -89,6 +97,7 @@ struct Bridge {
     capabilities: NetCapabilities,
     firewall: Box<dyn Firewall>,
     host: Host,
+    netlink: Kept<Netlink>,
 }
 
 impl Bridge {

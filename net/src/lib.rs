@@ -9,6 +9,7 @@ mod firewall;
 mod host;
 mod inside;
 pub mod ipam;
+mod kept;
 mod macvlan;
 mod namespace;
 mod netlink;

@@ -20,6 +20,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+use crate::kept::Connection;
 use crate::namespace;
 pub(crate) use request::{Answer, Refused, Request};
 
@@ -52,7 +53,7 @@ impl Netlink {
             Ok(socket)
         };
         let socket = open().map_err(|e: io::Error| Refused::io("open a netlink socket", &e))?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; DATAGRAM] })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
     /// A connection for this namespace, to be used from any.
@@ -176,7 +177,8 @@ impl Netlink {
     /// What one datagram of the kernel holds.
     fn receive(&mut self, doing: &str) -> Result<Vec<Message>, Refused> {
         let size = loop {
-            match self.socket.recv(&mut &mut self.buffer[..], libc::MSG_TRUNC) {
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, libc::MSG_TRUNC) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Refused::io(doing, &e)),
                 Ok(size) => break size,
@@ -194,6 +196,14 @@ impl Netlink {
             messages.push(message);
         }
         Ok(messages)
+    }
+}
+
+impl Connection for Netlink {
+    const TO: &str = "routing";
+
+    fn open() -> io::Result<Self> {
+        Ok(Self::open().map_err(|refused| refused.errno)?)
     }
 }
 

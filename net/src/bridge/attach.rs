@@ -31,20 +31,18 @@ pub(super) fn attach(
 ) -> Result<Attachment> {
     let site = Site::of(driver.owner, net)?;
     let place = Place::of(driver, &site, net, ep)?;
-    let mut netlink = Netlink::open()?;
-    let bridge = standing(&mut netlink, &site)?;
-    clear(&mut netlink, &place)?;
-    give_birth(driver, &mut netlink, &site, &place, bridge.index, ns)?;
-    match connect(driver, &mut netlink, &site, &place, ns) {
-        Ok(()) => Ok(place.attachment()),
-        Err(error) => {
-            let mut failures = Vec::new();
-            let guarded = Some((&site.ground, &place.guarded));
-            failures.extend(driver.firewall.release(&place.mark, guarded).err());
-            failures.extend(cut(&mut netlink, &place.veth, place.mark).err());
-            Err(undone(error, failures))
-        }
-    }
+    driver.netlink.with_driver(|netlink| {
+        let bridge = standing(netlink, &site)?;
+        clear(netlink, &place)?;
+        give_birth(driver, netlink, &site, &place, bridge.index, ns)?;
+        let Err(error) = connect(driver, netlink, &site, &place, ns) else { return Ok(()) };
+        let mut failures = Vec::new();
+        let guarded = Some((&site.ground, &place.guarded));
+        failures.extend(driver.firewall.release(&place.mark, guarded).err());
+        failures.extend(cut(netlink, &place.veth, place.mark).err());
+        Err(undone(error, failures))
+    })?;
+    Ok(place.attachment())
 }
 
 /// The bridge, which is up.
@@ -180,13 +178,20 @@ pub(super) fn update(
     let site = Site::of(driver.owner, net)?;
     let place = Place::of(driver, &site, net, ep)?;
     let gone = || Error::NotFound { what: format!("the endpoint's link '{}'", place.veth) };
-    let mut netlink = Netlink::open()?;
-    let veth = link::by_name(&mut netlink, place.veth.as_str())?;
-    let veth = veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
-    refuse_other_changes(was, &place)?;
-    mend(driver, &mut netlink, &site, &place, &veth)?;
+    let rerouted = was.gateways != place.wanted.gateways;
+    driver.netlink.with_driver(|netlink| {
+        if was.ports != ep.ports && !rerouted {
+            // Where a port leads the firewall alone decides. What else is amiss is mended by an update to what `was` says.
+            link::index(netlink, place.veth.as_str())?.ok_or_else(gone)?;
+            return refuse_other_changes(was, &place);
+        }
+        let veth = link::by_name(netlink, place.veth.as_str())?;
+        let veth = veth.filter(|veth| veth.mark() == Some(place.mark)).ok_or_else(gone)?;
+        refuse_other_changes(was, &place)?;
+        mend(driver, netlink, &site, &place, &veth)
+    })?;
     let publish = || driver.firewall.publish(&site.ground, &place.guarded_before(was), &place.guarded);
-    if was.gateways == place.wanted.gateways {
+    if !rerouted {
         publish()?;
         return Ok(place.attachment());
     }
@@ -236,8 +241,7 @@ pub(super) fn detach(driver: &Bridge, net: &Network, ep: &Endpoint, was: Option<
     let mut failures = Vec::new();
     failures.extend(release(driver, net, ep, was, mark).err());
     let veth = place::veth(&ep.id);
-    let cut = Netlink::open().map_err(Error::from).and_then(|mut netlink| cut(&mut netlink, &veth, mark));
-    failures.extend(cut.err());
+    failures.extend(driver.netlink.with_driver(|netlink| cut(netlink, &veth, mark)).err());
     Error::unless_complete(format!("endpoint '{}'", ep.id), failures)
 }
 

@@ -5,14 +5,11 @@
 
 mod wire;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mica_core::{Error, Result};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use crate::kept::{Connection, Kept};
 pub(crate) use wire::{Attributes, Message, Parsed, attributes, find, number, text};
 
 /// A receive buffer that any part of a dump fits: the kernel makes none of more than 32 KiB.
@@ -28,59 +25,13 @@ pub(crate) struct Netfilter {
 
 /// Connections that are kept for the next call: where rules were deleted, closing one waits for a grace period of the kernel, some
 /// 15 ms.
-#[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<Vec<(Namespace, Netfilter)>>);
+pub(crate) type Connections = Kept<Netfilter>;
 
-/// Which network namespace: the device and the inode of its file, which are no other's as long as a socket is open in it.
-type Namespace = (u64, u64);
+impl Connection for Netfilter {
+    const TO: &str = "netfilter";
 
-impl Connections {
-    /// Does something over a connection to the netfilter of the calling thread's network namespace. One over which something
-    /// failed is not used again.
-    pub(crate) fn with<T, E: From<io::Error>>(
-        &self,
-        work: impl FnOnce(&mut Netfilter) -> std::result::Result<T, E>,
-    ) -> std::result::Result<T, E> {
-        /// As many calls are rarely at work at once.
-        const MOST: usize = 4;
-        let file = fs::metadata("/proc/thread-self/ns/net")?;
-        let namespace = (file.dev(), file.ino());
-        let mut idle = self.idle();
-        let place = idle.iter().position(|(of, _)| *of == namespace);
-        let kept = place.map(|place| idle.swap_remove(place).1);
-        drop(idle);
-        let mut connection = kept.map_or_else(Netfilter::open, Ok)?;
-        let done = work(&mut connection)?;
-        let mut idle = self.idle();
-        if idle.len() < MOST {
-            idle.push((namespace, connection));
-        }
-        Ok(done)
-    }
-
-    /// The same for work whose errors are a driver's.
-    pub(crate) fn with_driver<T>(&self, work: impl FnOnce(&mut Netfilter) -> Result<T>) -> Result<T> {
-        let done = self.with(|nl| work(nl).map_err(Failure::Of));
-        done.map_err(|failure| match failure {
-            Failure::Of(error) => error,
-            Failure::Connecting(error) => Error::io(|| "connect to the kernel's netfilter")(error),
-        })
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<(Namespace, Netfilter)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why nothing came of something over a connection.
-enum Failure {
-    Connecting(io::Error),
-    Of(Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Connecting(error)
+    fn open() -> io::Result<Self> {
+        Self::open()
     }
 }
 
@@ -174,25 +125,26 @@ impl Netfilter {
     }
 
     /// Does all of these changes to nftables, or none of them. Without a message it does nothing.
-    pub(crate) fn transact(&mut self, messages: &[Message]) -> std::result::Result<(), Refused> {
+    pub(crate) fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
         if messages.is_empty() {
             return Ok(());
         }
         let begin = self.next();
-        let mut bytes = wire::batch(libc::NFNL_MSG_BATCH_BEGIN, begin);
+        let mut bytes = Vec::with_capacity(1024);
+        wire::batch(&mut bytes, libc::NFNL_MSG_BATCH_BEGIN, begin);
         for (place, message) in (1..).zip(messages) {
             let ack = if place == messages.len() { libc::NLM_F_ACK } else { 0 };
             let sequence = self.next();
-            bytes.extend(message.encode(sequence, libc::NLM_F_REQUEST | ack));
+            message.append(&mut bytes, sequence, libc::NLM_F_REQUEST | ack);
         }
         let end = self.next();
-        bytes.extend(wire::batch(libc::NFNL_MSG_BATCH_END, end));
+        wire::batch(&mut bytes, libc::NFNL_MSG_BATCH_END, end);
         self.send(&bytes)?;
         self.outcome(begin, messages.len())
     }
 
     /// What became of a transaction of so many messages. The kernel has made it, and queued every answer, when `send` returns.
-    fn outcome(&mut self, begin: u32, messages: usize) -> std::result::Result<(), Refused> {
+    fn outcome(&mut self, begin: u32, messages: usize) -> Result<(), Refused> {
         let mut refused: Option<Refused> = None;
         let mut made = false;
         loop {

@@ -16,7 +16,6 @@ mod nfta;
 mod ruleset;
 mod set;
 
-use std::collections::HashSet;
 use std::io;
 
 use mica_core::network::{Families, Mark, NetworkId, Owned, OwnerId, Protocol, Scope};
@@ -71,21 +70,27 @@ impl Nft {
         /// An attribute holds less than 64 KiB.
         const MOST: usize = 60_000;
         let mut messages = Vec::new();
-        let mut send = |set: Set, list: &Attributes| {
-            let request = self.inside(set).nest(nfta::SET_ELEM_LIST_ELEMENTS, list);
-            messages.push(ruleset::request(set.layer(), message, request).with(flags));
-        };
+        let mut mark = None;
+        let mut comment = Vec::new();
         for set in Set::all() {
-            let mut list = Attributes::new();
-            for element in elements.iter().filter(|element| element.set == set) {
-                let new = message == libc::NFT_MSG_NEWSETELEM;
-                list = list.nest(nfta::LIST_ELEM, &if new { element.written() } else { element.named() });
-                if list.len() > MOST {
-                    send(set, &std::mem::take(&mut list));
-                }
-            }
-            if list.len() > 0 {
-                send(set, &list);
+            let mut rest = elements.iter().filter(|element| element.set == set).peekable();
+            while rest.peek().is_some() {
+                let request = self.inside(set).within(nfta::SET_ELEM_LIST_ELEMENTS, |mut list| {
+                    while list.len() < MOST
+                        && let Some(element) = rest.next()
+                    {
+                        if message != libc::NFT_MSG_NEWSETELEM {
+                            list = element.write_name(list);
+                            continue;
+                        }
+                        if mark.replace(element.mark) != Some(element.mark) {
+                            comment = set::comment(&element.mark);
+                        }
+                        list = element.write(list, &comment);
+                    }
+                    list
+                });
+                messages.push(ruleset::request(set.layer(), message, request).with(flags));
             }
         }
         messages
@@ -107,8 +112,8 @@ impl Nft {
 
     /// The element that has the key of this one, whatever else it says.
     fn same_key(&self, nl: &mut Netfilter, element: &Element) -> io::Result<Option<Element>> {
-        let list = Attributes::new().nest(nfta::LIST_ELEM, &element.named());
-        let named = self.inside(element.set).nest(nfta::SET_ELEM_LIST_ELEMENTS, &list);
+        let named =
+            self.inside(element.set).within(nfta::SET_ELEM_LIST_ELEMENTS, |list| element.write_name(list));
         let request = ruleset::request(element.set.layer(), libc::NFT_MSG_GETSETELEM, named);
         let found = nl.get(&request)?.map(|answer| Element::read(element.set, &answer.attributes));
         Ok(found.and_then(|mut found| found.pop()))
@@ -164,16 +169,14 @@ impl Nft {
     }
 
     /// Takes elements away and adds others, and forgets what went by the ports among them. All of it, or nothing.
-    fn exchange(&self, nl: &mut Netfilter, gone: &[Element], new: &[Element], flags: i32) -> Result<()> {
-        let mut messages = self.delete(gone);
-        messages.extend(self.about(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE | flags, new));
-        nl.transact(&messages).map_err(|refused| self.taken(nl, new, refused))?;
+    fn exchange(&self, nl: &mut Netfilter, gone: Vec<Element>, new: &[Element], flags: i32) -> Result<()> {
+        let gone = self.swap(nl, gone, new, flags)?;
         // Those who sent to a port before it was published go on past it, where nothing ends their connection.
         let before = leads(new).filter(|lead| lead.protocol == Protocol::Udp);
-        let stale: Vec<Lead> = leads(gone).chain(before).collect();
+        let stale: Vec<Lead> = leads(&gone).chain(before).collect();
         let Err(error) = conntrack::forget(nl, &stale) else { return Ok(()) };
         let mut back = self.delete(new);
-        back.extend(self.add(gone));
+        back.extend(self.add(&gone));
         match nl.transact(&back) {
             Ok(()) => Err(error),
             Err(refused) => Err(Error::Incomplete {
@@ -181,6 +184,31 @@ impl Nft {
                 failures: vec![error, self.failed(refused)],
             }),
         }
+    }
+
+    /// Takes elements away that should stand, and adds others. Answers which stood: that is looked for only where not all of
+    /// them did, which the transaction says by itself.
+    fn swap(
+        &self,
+        nl: &mut Netfilter,
+        gone: Vec<Element>,
+        new: &[Element],
+        flags: i32,
+    ) -> Result<Vec<Element>> {
+        let send = |nl: &mut Netfilter, gone: &[Element]| {
+            let mut messages = self.delete(gone);
+            messages.extend(self.about(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE | flags, new));
+            nl.transact(&messages)
+        };
+        let gone = match send(nl, &gone) {
+            Ok(()) => return Ok(gone),
+            Err(refused) if refused.error.kind() == io::ErrorKind::NotFound && !gone.is_empty() => {
+                self.io(self.sift(nl, gone, true))?
+            }
+            Err(refused) => return Err(self.taken(nl, new, refused)),
+        };
+        send(nl, &gone).map_err(|refused| self.taken(nl, new, refused))?;
+        Ok(gone)
     }
 
     /// Says who has what was refused.
@@ -298,38 +326,39 @@ impl Firewall for Nft {
     }
 
     fn guard(&self, ground: &Ground, endpoint: &Guarded) -> Result<()> {
-        self.with(|nl| self.exchange(nl, &[], &elements::of_endpoint(ground, endpoint), libc::NLM_F_EXCL))
+        self.with(|nl| {
+            self.exchange(nl, Vec::new(), &elements::of_endpoint(ground, endpoint), libc::NLM_F_EXCL)
+        })
     }
 
     fn publish(&self, ground: &Ground, was: &Guarded, now: &Guarded) -> Result<()> {
         self.with(|nl| {
-            let before: HashSet<_> = elements::of_endpoint(ground, was).into_iter().collect();
-            let after: HashSet<_> = elements::of_endpoint(ground, now).into_iter().collect();
-            let gone = before.difference(&after).cloned().collect();
-            let gone = self.io(self.sift(nl, gone, true))?;
-            let new: Vec<_> = match before == after {
-                true => self.io(self.sift(nl, after.into_iter().collect(), false))?,
-                false => after.difference(&before).cloned().collect(),
-            };
-            self.exchange(nl, &gone, &new, 0)
+            // All else of the guard is the same.
+            let (before, after) = (elements::of_leads(ground, was), elements::of_leads(ground, now));
+            let gone: Vec<_> = before.difference(&after).cloned().collect();
+            let mut new: Vec<_> = after.into_iter().filter(|one| !before.contains(one)).collect();
+            if gone.is_empty() && new.is_empty() {
+                new = self.io(self.sift(nl, elements::of_endpoint(ground, now), false))?;
+            }
+            self.exchange(nl, gone, &new, 0)
         })
     }
 
     fn release(&self, mark: &Mark, was: Option<(&Ground, &Guarded)>) -> Result<()> {
         self.with(|nl| {
-            let mut found = Vec::new();
-            match was {
-                Some((ground, endpoint)) => {
-                    found = self.io(self.sift(nl, elements::of_endpoint(ground, endpoint), true))?;
-                }
+            let found = match was {
+                // Among them is the endpoint's place in the set of all, which is no other's: as long as it stands, so do the rest.
+                Some((ground, endpoint)) => self.swap(nl, elements::of_endpoint(ground, endpoint), &[], 0)?,
                 None => {
+                    let mut found = Vec::new();
                     for set in Set::OF_ENDPOINTS {
                         found.extend(self.io(self.elements(nl, set))?);
                     }
                     found.retain(|element| element.mark == *mark);
+                    self.transact(nl, &self.delete(&found))?;
+                    found
                 }
-            }
-            self.transact(nl, &self.delete(&found))?;
+            };
             // Those of a release that failed at this point are found no more, but known.
             let known = was.map(|(ground, endpoint)| endpoint.leads(ground));
             conntrack::forget_answered(nl, &known.unwrap_or_else(|| leads(&found).collect()))

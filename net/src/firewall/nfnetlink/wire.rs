@@ -48,12 +48,34 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.0)
     }
 
+    /// The same as `nest`, written in its place: what is large is not copied.
+    pub(crate) fn within(mut self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
+        let begin = self.begin(kind | NESTED);
+        self = fill(self);
+        self.end(begin);
+        self
+    }
+
     fn push(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        debug_assert!(usize::from(length) == value.len() + 4, "an attribute holds less than 64 KiB");
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
+        let begin = self.begin(kind);
         self.0.extend(value);
+        self.end(begin);
+    }
+
+    fn begin(&mut self, kind: u16) -> usize {
+        let begin = self.0.len();
+        self.0.extend([0; 2]);
+        self.0.extend(kind.to_ne_bytes());
+        begin
+    }
+
+    fn end(&mut self, begin: usize) {
+        let length = self.0.len() - begin;
+        debug_assert!(length <= usize::from(u16::MAX), "an attribute holds less than 64 KiB");
+        let length = u16::try_from(length).unwrap_or(u16::MAX);
+        if let Some(place) = self.0.get_mut(begin..begin + 2) {
+            place.copy_from_slice(&length.to_ne_bytes());
+        }
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 }
@@ -83,30 +105,33 @@ impl Message {
     }
 
     pub(super) fn encode(&self, sequence: u32, flags: i32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + SUBHEADER + self.attributes.len());
+        self.append(&mut bytes, sequence, flags);
+        bytes
+    }
+
+    pub(super) fn append(&self, bytes: &mut Vec<u8>, sequence: u32, flags: i32) {
         let flags = self.flags | flags as u16;
-        let mut bytes = header(self.kind, flags, sequence, SUBHEADER + self.attributes.len());
+        bytes.extend(header(self.kind, flags, sequence, SUBHEADER + self.attributes.len()));
         bytes.extend([self.family, libc::NFNETLINK_V0 as u8, 0, 0]);
         bytes.extend(self.attributes.as_bytes());
-        bytes
     }
 }
 
 /// The message that begins or ends a transaction of nftables.
-pub(super) fn batch(kind: i32, sequence: u32) -> Vec<u8> {
-    let mut bytes = header(kind as u16, libc::NLM_F_REQUEST as u16, sequence, SUBHEADER);
+pub(super) fn batch(bytes: &mut Vec<u8>, kind: i32, sequence: u32) {
+    bytes.extend(header(kind as u16, libc::NLM_F_REQUEST as u16, sequence, SUBHEADER));
     bytes.extend([libc::AF_UNSPEC as u8, libc::NFNETLINK_V0 as u8]);
     bytes.extend((libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes());
-    bytes
 }
 
-fn header(kind: u16, flags: u16, sequence: u32, rest: usize) -> Vec<u8> {
-    let length = u32::try_from(HEADER + rest).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(HEADER + rest);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0_u32.to_ne_bytes());
+fn header(kind: u16, flags: u16, sequence: u32, rest: usize) -> [u8; HEADER] {
+    let length = u32::try_from(HEADER + rest).unwrap_or(u32::MAX).to_ne_bytes();
+    let mut bytes = [0; HEADER];
+    bytes[..4].copy_from_slice(&length);
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
     bytes
 }
 
@@ -205,6 +230,8 @@ mod tests {
     fn attributes_are_read_as_they_are_written() {
         let inner = Attributes::new().number(1, 7).text(2, "abc");
         let all = Attributes::new().bytes(5, &[1, 2, 3]).nest(6, &inner);
+        let in_place = Attributes::new().bytes(5, &[1, 2, 3]).within(6, |it| it.number(1, 7).text(2, "abc"));
+        assert_eq!(all, in_place);
         let bytes = all.as_bytes();
         assert_eq!(bytes.len() % 4, 0);
         assert_eq!(find(bytes, 5), Some(&[1, 2, 3][..]));

@@ -1,5 +1,6 @@
 //! Which elements a network and an endpoint are.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use mica_core::network::{Mac, Mark, OwnerId, PortRange, Protocol, Scope};
@@ -58,13 +59,22 @@ pub(super) fn of_endpoint(ground: &Ground, endpoint: &Guarded) -> Vec<Element> {
     if !endpoint.addresses.contains(&by_hardware) {
         elements.push(set(Set::Sources(Family::V6), &[&port, &octets(by_hardware)]));
     }
-    elements.extend(endpoint.leads(ground).iter().flat_map(|lead| published(mark, lead)));
+    elements.extend(published_by(ground, endpoint));
     elements
 }
 
+/// Those of them that publish its ports.
+pub(super) fn of_leads(ground: &Ground, endpoint: &Guarded) -> HashSet<Element> {
+    published_by(ground, endpoint).collect()
+}
+
+fn published_by(ground: &Ground, endpoint: &Guarded) -> impl Iterator<Item = Element> {
+    endpoint.leads(ground).into_iter().flat_map(|lead| published(endpoint.mark, lead))
+}
+
 /// One element for each port.
-fn published(mark: Mark, lead: &Lead) -> impl Iterator<Item = Element> {
-    let Lead { protocol, at, host, to, container } = *lead;
+fn published(mark: Mark, lead: Lead) -> impl Iterator<Item = Element> {
+    let Lead { protocol, at, host, to, container } = lead;
     let protocol = [protocol.number()];
     host.ports().zip(container.ports()).map(move |(from, port)| {
         let (from, port) = (from.to_be_bytes(), port.to_be_bytes());

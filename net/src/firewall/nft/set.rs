@@ -270,27 +270,36 @@ impl Element {
         Self { set, key: joined(key), value: joined(value), mark }
     }
 
-    /// As an entry of a list of elements.
-    pub(super) fn written(&self) -> Attributes {
-        let element = self.named();
-        let element = if self.value.is_empty() {
-            element
-        } else {
-            let value = if self.set.decides() {
-                let goto = Attributes::new().number(nfta::VERDICT_CODE, libc::NFT_GOTO as u32);
-                let goto = goto.bytes(nfta::VERDICT_CHAIN, &self.value);
-                Attributes::new().nest(nfta::DATA_VERDICT, &goto)
-            } else {
-                Attributes::new().bytes(nfta::DATA_VALUE, &self.value)
+    /// Appends it to a list of elements, with its mark as a comment.
+    pub(super) fn write(&self, list: Attributes, comment: &[u8]) -> Attributes {
+        list.within(nfta::LIST_ELEM, |element| {
+            let element = self.write_key(element);
+            let element = match self.value.is_empty() {
+                true => element,
+                false => element.within(nfta::SET_ELEM_DATA, |data| self.write_value(data)),
             };
-            element.nest(nfta::SET_ELEM_DATA, &value)
-        };
-        element.bytes(nfta::SET_ELEM_USERDATA, &comment(&self.mark))
+            element.bytes(nfta::SET_ELEM_USERDATA, comment)
+        })
     }
 
-    /// The same without what a key leads to, to look for it or to delete it.
-    pub(super) fn named(&self) -> Attributes {
-        Attributes::new().nest(nfta::SET_ELEM_KEY, &Attributes::new().bytes(nfta::DATA_VALUE, &self.key))
+    /// Appends its key alone, to look for it or to delete it.
+    pub(super) fn write_name(&self, list: Attributes) -> Attributes {
+        list.within(nfta::LIST_ELEM, |element| self.write_key(element))
+    }
+
+    fn write_key(&self, element: Attributes) -> Attributes {
+        element.within(nfta::SET_ELEM_KEY, |key| key.bytes(nfta::DATA_VALUE, &self.key))
+    }
+
+    fn write_value(&self, data: Attributes) -> Attributes {
+        if !self.set.decides() {
+            return data.bytes(nfta::DATA_VALUE, &self.value);
+        }
+        let goto = |verdict: Attributes| {
+            let verdict = verdict.number(nfta::VERDICT_CODE, libc::NFT_GOTO as u32);
+            verdict.bytes(nfta::VERDICT_CHAIN, &self.value)
+        };
+        data.within(nfta::DATA_VERDICT, goto)
     }
 
     /// The elements in an answer about this set that bear a mark.
