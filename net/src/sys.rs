@@ -53,9 +53,8 @@ pub(crate) fn has_carrier(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::R
     }
 }
 
-/// Whether the kernel has taken note that a link is up and has a carrier: what it sends is heard, and where it is the port of a
-/// bridge, the bridge passes it on.
-pub(crate) fn is_running(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<bool> {
+/// The flags of a link (`IFF_*`), in the namespace of the socket.
+pub(crate) fn flags(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<i32> {
     let mut request = about(link);
     // SAFETY: the kernel reads and writes the request, which outlives the call. The name is shorter than its place, so a
     // NUL ends it.
@@ -64,8 +63,21 @@ pub(crate) fn is_running(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Re
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has answered with flags.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(i32::from(flags) & libc::IFF_RUNNING != 0)
+    Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+}
+
+/// The hardware address of an Ethernet link, in the namespace of the socket.
+pub(crate) fn hardware_address(socket: BorrowedFd<'_>, link: &InterfaceName) -> io::Result<[u8; 6]> {
+    let mut request = about(link);
+    // SAFETY: the kernel reads and writes the request, which outlives the call. The name is shorter than its place, so a
+    // NUL ends it.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has answered with an address.
+    let [a, b, c, d, e, f, ..] = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
+    Ok([a, b, c, d, e, f].map(i8::cast_unsigned))
 }
 
 fn about(link: &InterfaceName) -> libc::ifreq {

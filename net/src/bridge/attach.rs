@@ -34,7 +34,7 @@ pub(super) fn attach(
     driver.netlink.with_driver(|netlink| {
         let bridge = standing(netlink, &site)?;
         clear(netlink, &place)?;
-        give_birth(driver, netlink, &site, &place, bridge.index, ns)?;
+        give_birth(driver, netlink, &site, &place, bridge, ns)?;
         let Err(error) = connect(driver, netlink, &site, &place, ns) else { return Ok(()) };
         let mut failures = Vec::new();
         let guarded = Some((&site.ground, &place.guarded));
@@ -45,10 +45,16 @@ pub(super) fn attach(
     Ok(place.attachment())
 }
 
-/// The bridge, which is up.
-fn standing(netlink: &mut Netlink, site: &Site) -> Result<Link> {
+/// The index of the bridge, which is up. It is known by its hardware address, which follows from the network's id, and by its
+/// mark where somebody changed that.
+fn standing(netlink: &mut Netlink, site: &Site) -> Result<u32> {
+    let index = link::index(netlink, site.bridge.as_str())?.ok_or_else(|| site.not_up())?;
+    if link::is_up_with(netlink, &site.bridge, site.mac)? {
+        return Ok(index);
+    }
     let bridge = link::by_name(netlink, site.bridge.as_str())?;
-    bridge.filter(|link| site.is(link) && link.up).ok_or_else(|| site.not_up())
+    let ours = bridge.filter(|link| site.is(link) && link.up).ok_or_else(|| site.not_up())?;
+    Ok(ours.index)
 }
 
 /// Fails where something has the name of the endpoint's port, but for what a detach left to the kernel.
@@ -215,7 +221,7 @@ fn mend(driver: &Bridge, netlink: &mut Netlink, site: &Site, place: &Place, veth
     let change = |message: LinkMessageBuilder<LinkUnspec>| link::change(message.build(), &place.veth);
     let named = || LinkUnspec::new_with_name(place.veth.as_str());
     Ok(netlink.tell(vec![
-        change(named().controller(bridge.index)),
+        change(named().controller(bridge)),
         link::change(port(driver, site, place), &place.veth),
         change(named().up()),
     ])?)

@@ -146,8 +146,8 @@ impl Netfilter {
     /// What became of a transaction of so many messages. The kernel has made it, and queued every answer, when `send` returns.
     fn outcome(&mut self, begin: u32, messages: usize) -> Result<(), Refused> {
         let mut refused: Option<Refused> = None;
-        let mut made = false;
-        loop {
+        let (mut made, mut last) = (false, false);
+        while !last {
             let parts = match self.receive(libc::MSG_DONTWAIT) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 parts => parts?,
@@ -156,6 +156,8 @@ impl Netfilter {
                 let wire::Part::Status(of, errno) = part? else { continue };
                 // 0 is the transaction as such.
                 let place = of.wrapping_sub(begin) as usize;
+                // They come in the order of the messages, behind that of the transaction as such.
+                last |= place == messages;
                 match errno {
                     0 => made |= place == messages,
                     _ if refused.is_none() => {

@@ -1,5 +1,6 @@
 //! Links: the interfaces of a namespace.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
@@ -130,12 +131,30 @@ pub(crate) fn request_by_name(name: &str) -> Request {
     Request::new(RouteNetlinkMessage::GetLink(message), format!("look at link '{name}'"))
 }
 
+/// Whether the link of this name is up and has this hardware address, which costs next to nothing, too.
+pub(crate) fn is_up_with(netlink: &Netlink, name: &InterfaceName, mac: Mac) -> Result<bool, Refused> {
+    let look = || -> io::Result<bool> {
+        let up = sys::flags(netlink.as_fd(), name)? & libc::IFF_UP != 0;
+        Ok(up && sys::hardware_address(netlink.as_fd(), name)? == mac.octets())
+    };
+    match look() {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        looked => looked.map_err(|error| Refused::io(&format!("look at link '{name}'"), &error)),
+    }
+}
+
+/// Whether the kernel has taken note that a link is up and has a carrier: what it sends is heard, and where it is the port of a
+/// bridge, the bridge passes it on.
+pub(super) fn is_running(netlink: &Netlink, name: &InterfaceName) -> io::Result<bool> {
+    Ok(sys::flags(netlink.as_fd(), name)? & libc::IFF_RUNNING != 0)
+}
+
 /// Lets the kernel finish what is under way with the link's carrier, so that from then on it passes packets. To ask for the
 /// carrier makes it do so; before Linux 6.8 it is waited for, which takes a second at most.
 pub(crate) fn settle(netlink: &Netlink, name: &InterfaceName) -> Result<(), Refused> {
     let settled = sys::has_carrier(netlink.as_fd(), name).and_then(|has_carrier| {
         let mut waits = if has_carrier { SETTLING } else { 0 };
-        while waits > 0 && !sys::is_running(netlink.as_fd(), name)? {
+        while waits > 0 && !is_running(netlink, name)? {
             thread::sleep(Duration::from_millis(1));
             waits -= 1;
         }

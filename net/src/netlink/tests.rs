@@ -8,7 +8,6 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::played::{machine, on};
-use crate::sys;
 
 fn bridge(name: &str) -> LinkMessage {
     LinkMessageBuilder::<LinkBridge>::new(name).build()
@@ -104,7 +103,7 @@ fn a_port_that_has_settled_passes_frames_on_and_one_without_a_carrier_is_not_wai
         assert!(before.elapsed() < Duration::from_secs(1) && !forwards(&mut netlink)?);
         netlink.tell(vec![link::change(up(&peer).build(), &peer)])?;
         link::settle(&netlink, &port)?;
-        assert!(sys::is_running(netlink.as_fd(), &port).unwrap() && forwards(&mut netlink)?);
+        assert!(link::is_running(&netlink, &port).unwrap() && forwards(&mut netlink)?);
         Ok(())
     })
     .unwrap();
