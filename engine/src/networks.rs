@@ -19,6 +19,7 @@ mod inspect;
 mod mend;
 mod outside;
 mod pools;
+pub(crate) mod promises;
 mod record;
 mod remove;
 mod run;
@@ -96,6 +97,10 @@ impl Networks {
     /// The networks of this root, without the rest of an engine.
     pub fn open(root: Root, registry: Registry, firewall: Option<String>) -> Self {
         Self { root, place: OnceLock::new(), registry, firewall, opened: Mutex::default() }
+    }
+
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
     }
 
     /// The name that all bears which this data root has in the kernel.

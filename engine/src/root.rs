@@ -67,6 +67,11 @@ impl Root {
         self.path.join("networks")
     }
 
+    /// Which containers are to have fixed addresses, a directory for each network.
+    pub fn promised(&self) -> PathBuf {
+        self.path.join("promised")
+    }
+
     /// The name that this root has in the kernel.
     pub fn owner(&self) -> PathBuf {
         self.path.join("owner")

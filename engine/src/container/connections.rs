@@ -8,10 +8,10 @@ use mica_core::durable;
 
 use super::reach::{Purpose, Reached};
 use super::{ConnectWish, Connection, Container, NetworkMode, Networking};
-use crate::networks::{Elected, EndpointRecord, Networks};
+use crate::networks::{Elected, EndpointRecord, Networks, promises};
 use crate::supervisor::already_connected;
 use crate::supervisor::wire::{Answer, Message, Request};
-use crate::{Engine, Error, Result, root};
+use crate::{Engine, Error, Result, Root, root};
 
 /// The longest list that is read, in bytes.
 const MAX_CONNECTIONS: u64 = 1 << 20;
@@ -23,10 +23,12 @@ impl Container {
     }
 
     /// Replaces what it is connected to, which the caller holds. It is on disk when this returns.
-    pub(crate) fn set_connections(&self, connections: &[Connection]) -> Result<()> {
+    pub(crate) fn set_connections(&self, root: &Root, connections: &[Connection]) -> Result<()> {
         let path = path(self.dir());
         let failed = || format!("write '{}'", path.display());
         let text = serde_json::to_vec(connections).map_err(|e| Error::io(failed)(e.into()))?;
+        let lock = promises::promises(connections).then(|| root.lock()).transpose()?;
+        lock.as_ref().map_or(Ok(()), |lock| promises::announce(root, lock, self.id(), connections))?;
         durable::write(&path, &text).map_err(Error::io(failed))
     }
 }
@@ -85,7 +87,7 @@ impl Engine {
                     return Err(already_connected(container.name(), &connection.name));
                 }
                 connections.push(connection);
-                container.set_connections(&connections)?;
+                container.set_connections(self.root(), &connections)?;
                 self.unpublished(container)
             }
         }
@@ -107,7 +109,7 @@ impl Engine {
             }
             Reached::Idle(_busy) => {
                 connections.remove(index);
-                container.set_connections(&connections)?;
+                container.set_connections(self.root(), &connections)?;
             }
         }
         self.unpublished(container)
@@ -193,6 +195,6 @@ pub(crate) fn read(dir: &Path) -> Result<Vec<Connection>> {
     serde_json::from_slice(&text).map_err(|e| Error::damaged(format!("'{}'", path.display()), e))
 }
 
-pub(super) fn path(dir: &Path) -> PathBuf {
+pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("networks.json")
 }

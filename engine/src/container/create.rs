@@ -10,6 +10,7 @@ use super::{
     Busy, ConnectWish, Connection, Container, NetworkMode, Source, State, Status, connections, etc,
     init_layer, names, spec, state,
 };
+use crate::networks::promises;
 use crate::reboot::PASSING;
 use crate::{Barrier, Engine, Error, Image, Result, Transaction, intent, volumes};
 
@@ -128,13 +129,14 @@ impl Engine {
         if state.status != Status::Created {
             state.write(&staged)?;
         }
-        let _lock = self.root().lock()?;
+        let lock = self.root().lock()?;
         record.name = match name {
             Some(name) => name.to_owned(),
             None => names::invent(self.root())?,
         };
         let container = Container { record, dir };
         write_record(&staged, container.record())?;
+        promises::announce(self.root(), &lock, container.id(), connections)?;
         connections::write_new(&staged, connections)?;
         if container.record().settings.auto_remove {
             fs::File::create(staged.join(PASSING)).map_err(Error::io(failed))?;

@@ -1,7 +1,5 @@
 //! What a container has in networks: found, and taken away.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -10,7 +8,6 @@ use mica_core::network::{NetworkId, Port};
 
 use super::record::{MAX_RECORD, names};
 use super::{EndpointRecord, NetworkRecord, Networks};
-use crate::container::connections;
 use crate::{Error, Result, root};
 
 impl Networks {
@@ -33,18 +30,6 @@ impl Networks {
         }
         found.sort_by(|one, other| other.endpoint.interface.cmp(&one.endpoint.interface));
         Ok(found)
-    }
-
-    /// The fixed addresses in a network that containers of this data root are to have, running or not.
-    pub(crate) fn promised(&self, network: &NetworkId) -> Result<BTreeSet<IpAddr>> {
-        let mut promised = BTreeSet::new();
-        for id in root::names(&self.root.containers())? {
-            // What one has that cannot be read, or is just being removed, is promised to nobody.
-            let connections = connections::read(&self.root.containers().join(id)).unwrap_or_default();
-            let here = connections.into_iter().filter(|connection| connection.network == *network);
-            promised.extend(here.flat_map(|connection| connection.wish.addresses));
-        }
-        Ok(promised)
     }
 
     /// Every port of the host that leads to an endpoint, but to those of this container, with whose that is, for people.

@@ -27,7 +27,7 @@ impl Sandbox<'_> {
             let gateway = after.of(&connection.network);
             self.attach(network, &connection.wish, gateway)?;
             self.show_change()?;
-            self.container.set_connections(&self.connections)
+            self.container.set_connections(self.networks.root(), &self.connections)
         });
         match connected {
             Ok(()) => Ok(self.take_notes()),
@@ -61,7 +61,7 @@ impl Sandbox<'_> {
             self.publish_again(&after),
             self.regate(&after),
             self.show_change(),
-            self.container.set_connections(&self.connections),
+            self.container.set_connections(self.networks.root(), &self.connections),
         ];
         crate::networks::all(rest.into_iter().filter_map(Result::err).collect())
     }
