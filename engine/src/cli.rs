@@ -109,7 +109,7 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
         return serve_mount(&registry, &arguments[2..]);
     }
     if cni::is_called(&arguments) {
-        return cni::main(registry, data_root(None), None);
+        return plugin(registry);
     }
     if let Some(status) = container::early(&verb(&arguments)) {
         return status;
@@ -122,6 +122,11 @@ pub(crate) fn main(registry: Registry) -> ExitCode {
         print::error(&error);
         ExitCode::from(status)
     })
+}
+
+/// Does what a container runtime asks for in the environment.
+pub(crate) fn plugin(registry: Registry) -> ExitCode {
+    cni::main(registry, data_root(None), None)
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {

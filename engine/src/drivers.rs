@@ -4,14 +4,16 @@ use mica_core::Registry;
 
 /// Every driver of this tree, of each kind the most preferred first.
 pub fn registry() -> Registry {
-    Registry::new()
+    networks()
         .storage(mica_overlay2::DRIVER)
         .storage(mica_aufs_compat::DRIVER)
         .storage(mica_vfs::DRIVER)
         .storage(mica_devmapper::DRIVER)
-        .network(mica_net::BRIDGE)
-        .network(mica_net::NONE)
-        .network(mica_net::MACVLAN)
+}
+
+/// Those of networks alone, for a program that has nothing to do with storage.
+pub fn networks() -> Registry {
+    Registry::new().network(mica_net::BRIDGE).network(mica_net::NONE).network(mica_net::MACVLAN)
 }
 
 #[cfg(test)]

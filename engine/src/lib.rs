@@ -59,3 +59,8 @@ pub use transaction::{NewLayer, Transaction};
 pub fn main(registry: Registry) -> ExitCode {
     cli::main(registry)
 }
+
+/// `mica cni` with these network drivers, and no other verb.
+pub fn plugin(registry: Registry) -> ExitCode {
+    cli::plugin(registry)
+}

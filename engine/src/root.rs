@@ -205,7 +205,8 @@ pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> 
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(Error::io(failed))?,
     };
-    let mut content = Vec::new();
+    // With room for most, which are small, it is read at once.
+    let mut content = Vec::with_capacity(limit.min(4 << 10) as usize + 1);
     file.take(limit + 1).read_to_end(&mut content).map_err(Error::io(failed))?;
     if content.len() as u64 > limit {
         return Err(Error::damaged(format!("'{}'", path.display()), format!("longer than {limit} bytes")));

@@ -79,7 +79,7 @@ fn ask(at: &str) -> std::io::Result<String> {
 impl Runtime {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        symlink(env!("CARGO_BIN_EXE_mica"), dir.path().join("mica-cni")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_mica-cni"), dir.path().join("mica-cni")).unwrap();
         Self { host: Host::new(), dir }
     }
 
