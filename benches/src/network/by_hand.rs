@@ -67,6 +67,13 @@ fn gateways(families: Families) -> Result<Vec<Address>> {
     Ok(gateways.filter(|(subnet, _)| families.has(subnet.family())).map(|(_, gateway)| gateway).collect())
 }
 
+impl Place {
+    /// Its end on the host.
+    pub(crate) fn link(&self) -> &str {
+        &self.link
+    }
+}
+
 impl Connects for ByHand {
     type Place = Place;
 

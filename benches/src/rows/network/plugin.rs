@@ -1,4 +1,4 @@
-//! Programs that a container runtime starts to connect a container: `mica cni`, the plugins of CNI, netavark.
+//! Programs that a container runtime starts to connect a container: `mica-cni`, the plugins of CNI, netavark.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -11,13 +11,15 @@ use std::rc::Rc;
 use mica_conformance::network::kernel;
 use serde_json::{Value, json};
 
-use super::{Bound, Contender, Row, What};
-use crate::network::{Container, Machine, failed};
+use super::{Bound, Contender, HAND, Row, What};
+use crate::network::by_hand::{ByHand, Place};
+use crate::network::{Connects, Container, IPV4, Machine, failed};
 use crate::rows::make;
 use crate::stage::Stage;
 use crate::{Result, measure};
 
-const MICA: &str = "mica cni";
+const MICA: &str = "mica-cni";
+const VERB: &str = "mica cni";
 const BRIDGE: &str = "CNI bridge";
 const MASQUERADE: &str = "CNI bridge, masquerade";
 const PORTMAP: &str = "CNI portmap alone";
@@ -142,7 +144,8 @@ pub(crate) fn plugin(stage: &Stage) -> Result<Vec<Row<'_>>> {
     make(&stage.path("plugins"))?;
     let plain = || -> Result<Vec<Rc<Turn>>> {
         let turns = [
-            turn(MICA, mica(stage, &json!([]))?, None)?,
+            turn(MICA, mica(stage, MICA, &json!([]))?, None)?,
+            turn(VERB, mica(stage, VERB, &json!([]))?, None)?,
             turn(BRIDGE, bridge(stage, false)?, None)?,
             turn(MASQUERADE, bridge(stage, true)?, None)?,
             turn(NETAVARK, netavark(stage, &json!([]))?, None)?,
@@ -159,22 +162,66 @@ pub(crate) fn plugin(stage: &Stage) -> Result<Vec<Row<'_>>> {
         "host_ip": "", "host_port": 8080, "container_port": 80, "protocol": "tcp", "range": 1,
     }]);
     let ported = [
-        turn(MICA, mica(stage, &port)?, None)?,
+        turn(MICA, mica(stage, MICA, &port)?, None)?,
         turn(PORTMAP, portmap, Some((bridge(stage, true)?, portmap_config)))?,
         turn(NETAVARK, netavark(stage, &podmans)?, None)?,
     ];
     let ported: Vec<_> = ported.into_iter().flatten().collect();
     Ok(vec![
-        row("net.plugin.add", plain()?, Verb::Add),
-        row("net.plugin.add.port", ported, Verb::Add),
-        row("net.plugin.delete", plain()?, Verb::Delete),
+        adding("net.plugin.add", plain()?),
+        adding("net.plugin.add.port", ported),
+        deleting("net.plugin.delete", plain()?)?,
     ])
 }
 
-fn row(name: &'static str, turns: Vec<Rc<Turn>>, verb: Verb) -> Row<'static> {
-    let others = turns.iter().map(|turn| turn.name).filter(|name| *name != MICA);
+fn adding(name: &'static str, turns: Vec<Rc<Turn>>) -> Row<'static> {
+    let others = others(&turns).into_iter();
     let bounds = others.map(|other| Bound::ratio(What::Wall, MICA, other, 0.2)).collect();
-    Row { name, contenders: turns.into_iter().map(|turn| contender(turn, verb)).collect(), bounds }
+    Row { name, contenders: turns.into_iter().map(|turn| contender(turn, Verb::Add)).collect(), bounds }
+}
+
+/// Whoever removes a link waits for the kernel to let go of it, which is most of the time: a bound on that is one beside the
+/// least that it takes, and beside others there are bounds on what a program does itself.
+fn deleting(name: &'static str, turns: Vec<Rc<Turn>>) -> Result<Row<'static>> {
+    let mut bounds = vec![Bound::ratio(What::Wall, MICA, HAND, 1.25)];
+    bounds.extend(others(&turns).into_iter().map(|other| {
+        // Without masquerading there is no rule to be taken away, which is what Mica does beside the link.
+        let most = if other == BRIDGE { 0.5 } else { 0.2 };
+        Bound::ratio(What::Cpu, MICA, other, most)
+    }));
+    let mut contenders = vec![by_hand(Rc::new(ByHand::new(IPV4)?))];
+    contenders.extend(turns.into_iter().map(|turn| contender(turn, Verb::Delete)));
+    Ok(Row { name, contenders, bounds })
+}
+
+fn others(turns: &[Rc<Turn>]) -> Vec<&'static str> {
+    turns.iter().map(|turn| turn.name).filter(|name| ![MICA, VERB].contains(name)).collect()
+}
+
+/// One link removed whose other end is in a namespace that lives: the least that disconnecting a container takes.
+fn by_hand(way: Rc<ByHand>) -> Contender<'static> {
+    let kept: Rc<RefCell<Option<(Container, Place)>>> = Rc::default();
+    let (made, taken) = (kept.clone(), kept.clone());
+    let after = way.clone();
+    let command = move || {
+        let mut command = Command::new("ip");
+        command.args(["link", "delete"]).args(kept.borrow().iter().map(|(_, place)| place.link()));
+        command
+    };
+    Contender::new(HAND, command)
+        .before(move || {
+            let container = way.machine().container()?;
+            let mut place = way.place(&container)?;
+            way.machine().enter()?;
+            way.attach(&container, &mut place)?;
+            *made.borrow_mut() = Some((container, place));
+            Ok(())
+        })
+        .after(move || {
+            after.check_empty()?;
+            drop(taken.take());
+            after.machine().drain()
+        })
 }
 
 fn turn(name: &'static str, plugin: Plugin, first: Option<(Plugin, Value)>) -> Result<Option<Rc<Turn>>> {
@@ -205,13 +252,16 @@ fn contender(turn: Rc<Turn>, verb: Verb) -> Contender<'static> {
 }
 
 /// IPv4 alone, as the others have it.
-fn mica(stage: &Stage, ports: &Value) -> Result<Plugin> {
+fn mica(stage: &Stage, name: &str, ports: &Value) -> Result<Plugin> {
     let config = json!({
         "cniVersion": "1.0.0", "name": "bench", "type": "mica-cni", "subnets": [SUBNET], "ipv6": false,
         "root": directory(stage)?,
         "capabilities": {"portMappings": true}, "runtimeConfig": {"portMappings": ports},
     });
-    Plugin::new(stage, &stage.mica, Speaks::CniAfter("cni"), &config)
+    if name == VERB {
+        return Plugin::new(stage, &stage.mica, Speaks::CniAfter("cni"), &config);
+    }
+    Plugin::new(stage, stage.mica.with_file_name("mica-cni"), Speaks::Cni, &config)
 }
 
 fn bridge(stage: &Stage, masquerade: bool) -> Result<Plugin> {
