@@ -163,7 +163,7 @@ mod id;
 mod interface;
 mod port;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
@@ -443,6 +443,13 @@ pub struct HostChange {
     pub was: String,
     /// What it is now.
     pub now: String,
+}
+
+impl fmt::Display for HostChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, was, now } = self;
+        write!(f, "changed {setting} of the host from {was} to {now}")
+    }
 }
 
 /// What a driver can do. One that is not claimed must answer as its line says. Nobody asks for a driver's name

@@ -169,6 +169,7 @@ impl Networks {
     pub fn up(&self, record: &NetworkRecord) -> Result<Raised> {
         let driver = self.driver(&record.driver)?;
         self.keep_firewall()?;
+        self.note_namespace()?;
         Ok(driver.up(&record.network)?)
     }
 

@@ -104,6 +104,9 @@ pub(crate) struct Create {
 
 /// Does it.
 pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
+    if matches!(command, ContainerCommand::Ps(_) | ContainerCommand::Inspect(_) | ContainerCommand::Port(_)) {
+        super::network::mend_lost(engine);
+    }
     match command {
         ContainerCommand::Run(flags) => life::run(engine, *flags),
         ContainerCommand::Create(flags) => {

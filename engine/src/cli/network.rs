@@ -101,6 +101,9 @@ pub(crate) struct Remove {
 
 /// Does it.
 pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkCommand) -> Outcome {
+    if !matches!(command, NetworkVerb::Check(_)) {
+        mend_lost(engine);
+    }
     match command {
         NetworkVerb::Check(flags) => return check(engine, &flags),
         NetworkVerb::Connect(flags) => connect::connect(engine, &flags)?,
@@ -112,6 +115,15 @@ pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkC
         NetworkVerb::Rm(flags) => return remove(engine, &flags),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever looks at networks has them stand again after somebody flushed the host's rules. That it could not be done is no reason
+/// not to look.
+pub(crate) fn mend_lost(engine: &Engine) {
+    match engine.networks().mend_lost() {
+        Ok(changes) => changes.iter().for_each(|change| print::warning(&change.to_string())),
+        Err(error) => print::warning(&format!("networks: {error}; see 'mica network check'")),
+    }
 }
 
 fn list(engine: &Engine, flags: &Ls) -> Result<()> {

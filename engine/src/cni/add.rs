@@ -120,9 +120,7 @@ fn connect(
     let hit = |point| failpoint::hit(point).map_err(Error::io(|| "connect a container"));
     hit("cni.recorded")?;
     let raised = networks.up(network)?;
-    notes.extend(raised.host.iter().map(|change| {
-        format!("changed {} of the host from {} to {}", change.setting, change.was, change.now)
-    }));
+    notes.extend(raised.host.iter().map(ToString::to_string));
     if raised.rebuilt {
         networks.mend_others(&network.driver, &[network.network.id], &record.container)?;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mica_core::NetworkDriver;
-use mica_core::network::{Endpoint, EndpointId, HostChange, Network, NetworkId, Owned, Scope};
+use mica_core::network::{Endpoint, EndpointId, Network, NetworkId, Owned, Scope};
 
 use super::{NetworkRecord, Networks};
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl Networks {
                 driver.down(&record.network)?;
             }
             let restored = driver.restore()?;
-            report.done.extend(restored.iter().map(changed));
+            report.done.extend(restored.iter().map(ToString::to_string));
             Ok(())
         })?;
         if report.faults.is_empty() {
@@ -182,7 +182,7 @@ fn mend(
             continue;
         }
         match driver.up(&record.network) {
-            Ok(raised) => report.done.extend(raised.host.iter().map(changed)),
+            Ok(raised) => report.done.extend(raised.host.iter().map(ToString::to_string)),
             Err(error) => report.faults.push(format!("network '{}': {error}", record.name())),
         }
     }
@@ -190,10 +190,6 @@ fn mend(
     let made = driver.list()?.into_iter().filter(|owned| !before.contains(owned.object.as_str()));
     report.done.extend(made.map(|owned| format!("made {}", owned.object)));
     Ok(())
-}
-
-fn changed(HostChange { setting, was, now }: &HostChange) -> String {
-    format!("changed {setting} of the host from {was} to {now}")
 }
 
 fn is_unavailable(error: &Error) -> bool {

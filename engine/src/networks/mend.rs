@@ -1,13 +1,69 @@
 //! Mending the endpoints that lost their part of what was made anew.
 
-use mica_core::network::NetworkId;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use mica_core::network::{HostChange, NetworkId};
 
 use super::{NetworkRecord, Networks, all};
 use crate::container::link;
 use crate::supervisor::wire::Request;
-use crate::{Error, Result};
+use crate::{Error, Result, root};
+
+const NAMESPACE: &str = "/proc/self/ns/net";
 
 impl Networks {
+    /// Brings back what somebody took from all endpoints at once, as who flushes the host's rules does. One network of each driver
+    /// that has endpoints is looked at. Answers what that changed of the host.
+    ///
+    /// In another network namespace than the networks are in nothing is looked at, let alone made.
+    pub fn mend_lost(&self) -> Result<Vec<HostChange>> {
+        if !self.stand_here()? {
+            return Ok(Vec::new());
+        }
+        let mut used = BTreeMap::new();
+        for network in self.records()?.found {
+            if !used.contains_key(&network.driver) && !self.endpoints(&network.network.id)?.is_empty() {
+                used.insert(network.driver.clone(), network);
+            }
+        }
+        let (mut changes, mut failures) = (Vec::new(), Vec::new());
+        for (driver, network) in used {
+            match self.up(&network) {
+                Ok(raised) => {
+                    changes.extend(raised.host);
+                    let lost = raised.rebuilt.then(|| self.mend_others(&driver, &[network.network.id], ""));
+                    failures.extend(lost.and_then(Result::err));
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        all(failures).map(|()| changes)
+    }
+
+    /// Whether networks were made to stand in the network namespace of this process.
+    fn stand_here(&self) -> Result<bool> {
+        if !self.root.owner().exists() {
+            return Ok(false);
+        }
+        let noted = root::read_optional(&self.run()?.join("namespace"), 64)?;
+        Ok(noted.is_some_and(|noted| namespace().is_ok_and(|here| noted == here.as_bytes())))
+    }
+
+    /// Notes that networks stand in the network namespace of this process.
+    pub(super) fn note_namespace(&self) -> Result<()> {
+        let path = self.run()?.join("namespace");
+        let noted = || {
+            let here = namespace()?;
+            match fs::read(&path) {
+                Ok(noted) if noted == here.as_bytes() => Ok(()),
+                _ => fs::write(&path, here),
+            }
+        };
+        noted().map_err(Error::io(|| format!("write '{}'", path.display())))
+    }
+
     /// After `up` had to make anew what endpoints share: every endpoint of this driver may have lost its part of it, and gets that
     /// back, but for those of this container, which is its caller's. The networks in `standing` are up.
     ///
@@ -36,4 +92,10 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+/// What tells the network namespace of this process from others.
+fn namespace() -> std::io::Result<String> {
+    let file = fs::metadata(NAMESPACE)?;
+    Ok(format!("{} {}\n", file.dev(), file.ino()))
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use mica_core::failpoint;
-use mica_core::network::{Addressing, Endpoint, EndpointId, Families, HostChange, InterfaceName};
+use mica_core::network::{Addressing, Endpoint, EndpointId, Families, InterfaceName};
 use mica_net::ipam::Lease;
 
 use self::publish::Publishing;
@@ -261,7 +261,7 @@ impl<'e> Sandbox<'e> {
         let Some((network, _)) = self.members.last() else { return Ok(()) };
         let driver = self.networks.driver(&network.driver)?;
         let raised = self.networks.up(network)?;
-        self.notes.extend(raised.host.iter().map(changed));
+        self.notes.extend(raised.host.iter().map(ToString::to_string));
         if raised.rebuilt {
             self.mend_all(driver.name());
         }
@@ -295,10 +295,6 @@ impl<'e> Sandbox<'e> {
     pub(crate) fn answer(&mut self) -> Result<()> {
         self.names.as_mut().map_or(Ok(()), |names| names.turn(&self.networks))
     }
-}
-
-fn changed(HostChange { setting, was, now }: &HostChange) -> String {
-    format!("changed {setting} of the host from {was} to {now}")
 }
 
 fn is_in_the_way(error: &Error) -> bool {

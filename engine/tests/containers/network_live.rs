@@ -242,7 +242,7 @@ fn a_network_whose_driver_publishes_no_ports_keeps_none_on_the_host() {
 }
 
 #[test]
-fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair() {
+fn rules_that_were_flushed_come_back_with_the_next_look_the_next_container_and_a_repair() {
     once(|bed| {
         bed.ok(&["network", "create", "back"]);
         greeter(bed, &["-p", "8080:80"]);
@@ -255,6 +255,11 @@ fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair()
             bed.sh(&["--network", "back"], "true");
             assert_reached("the next container");
         }
+        for look in [&["ps"][..], &["port", "c"], &["inspect", "c"], &["network", "ls"]] {
+            host("nft", &["flush", "ruleset"]);
+            bed.ok(look);
+            assert_reached(&look.join(" "));
+        }
         host("nft", &["flush", "ruleset"]);
         let found = bed.run(&["network", "check"]);
         assert!(found.status != Some(0) && format!("{found:?}").contains("'c'"), "{found:?}");
@@ -265,6 +270,24 @@ fn rules_that_were_flushed_come_back_with_the_next_container_and_with_a_repair()
         assert!(told.contains("mended for container 'c'") && told.contains("'mica0' lacks"), "{told}");
         assert_reached("a repair of the bridge");
         assert_eq!(bed.run(&["network", "check"]).status, Some(0));
+    });
+}
+
+#[test]
+fn who_looks_from_another_network_namespace_makes_nothing_there() {
+    once(|bed| {
+        greeter(bed, &[]);
+        std::thread::scope(|scope| {
+            let elsewhere = scope.spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                bed.ok(&["ps"]);
+                assert_eq!(rules(), "");
+                let links =
+                    Command::new("ip").args(["-o", "link", "show", "type", "bridge"]).output().unwrap();
+                assert_eq!(String::from_utf8(links.stdout).unwrap(), "");
+            });
+            elsewhere.join().unwrap();
+        });
     });
 }
 
