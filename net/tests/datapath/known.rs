@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lift::{Guard, lift};
 use crate::namespace::Namespace;
 use crate::scene::{Backend, HOST, OUTSIDE, OWNER, Scene};
-use crate::traffic::{BRIEF, PATIENCE, exchange};
+use crate::traffic::{BRIEF, PATIENCE, exchange, ready};
 use crate::under_both;
 
 /// A connection over UDP.
@@ -28,6 +28,12 @@ impl Talk {
 
     fn goes_on(&self, patience: Duration) -> bool {
         exchange(&self.client, self.to, &self.server, patience).is_some()
+    }
+
+    /// Whether another answer to what was asked last is heard.
+    fn is_answered_again(&self) -> bool {
+        self.server.send_to(b"?", self.client.local_addr().unwrap()).unwrap();
+        ready(&self.client, BRIEF) && self.client.recv(&mut [0]).is_ok()
     }
 
     /// Whether what is asked is not heard, or the answer is not.
@@ -60,9 +66,11 @@ under_both! {
         lift(&scene, &[Guard::Entering, Guard::Leaving]);
         let leaving = Talk::new(&inside.machine, &scene.outside, &format!("{OUTSIDE}:80"));
         let entering = Talk::new(&neighbour.machine, &inside.machine, &format!("{}:80", inside.v4));
-        assert!(leaving.goes_on(PATIENCE) && entering.goes_on(PATIENCE));
+        let crossing = Talk::new(&inside.machine, &neighbour.machine, &format!("{}:80", neighbour.v4));
+        assert!(leaving.goes_on(PATIENCE) && entering.goes_on(PATIENCE) && crossing.is_answered_again());
         scene.driver(|driver| driver.up(&net.record)).unwrap();
         assert!(leaving.ends());
         assert!(entering.ends());
+        assert!(!crossing.is_answered_again());
     }
 }
