@@ -53,6 +53,9 @@ fn of_bridge(netlink: &mut Netlink, site: &Site, faults: &mut Vec<String>) -> Re
     if link.mtu != site.mtu {
         faults.push(format!("bridge '{name}' has MTU {}, not {}", link.mtu, site.mtu));
     }
+    if link.group != site.group {
+        faults.push(format!("bridge '{name}' is in link group {}, not {}", link.group, site.group));
+    }
     let addresses = address::of_link(netlink, link.index)?;
     let lost = site.gateways.iter().filter(|address| !addresses.contains(address));
     faults.extend(lost.map(|address| format!("bridge '{name}' lacks {address}")));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mica_core::network::{EndpointId, Families, Mac, NetworkId, Pool, Scope};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::InfoBridgePort;
+use netlink_packet_route::link::{InfoBridgePort, LinkAttribute};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 use tempfile::TempDir;
 
@@ -228,8 +228,16 @@ fn a_check_names_everything_that_is_wrong() {
     set(&ns, LinkUnspec::new_with_name("eth0").mtu(1400).build());
     set(&host.ns, LinkUnspec::new_with_name("mive02020202020").nocontroller().build());
     on(&host.ns, || setting::write("ipv6/conf/mica11111111111/accept_ra", "2")).unwrap();
+    let bridge = LinkUnspec::new_with_name("mica11111111111");
+    set(&host.ns, bridge.append_extra_attribute(LinkAttribute::Group(7)).build());
     let text = check().unwrap_err().to_string();
-    for fault in ["has MTU 1400, not 1500", "is no port of bridge", "accept_ra is 2, not 0"] {
+    let faults = [
+        "has MTU 1400, not 1500",
+        "is no port of bridge",
+        "accept_ra is 2, not 0",
+        "is in link group 7, not",
+    ];
+    for fault in faults {
         assert!(text.contains(fault), "{fault}: {text}");
     }
 }
