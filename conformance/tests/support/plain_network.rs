@@ -86,7 +86,11 @@ impl Plain {
 
     fn remove(&self, name: &InterfaceName, scope: Scope) -> Result<()> {
         match self.own(name, scope) {
-            Ok(Some(_)) => kernel::remove_link(name.as_str()).map_err(kernel_failed("remove a link")),
+            Ok(Some(_)) => match kernel::remove_link(name.as_str()) {
+                // It may have gone by itself just now, with the container's namespace.
+                Err(_) if matches!(self.own(name, scope), Ok(None)) => Ok(()),
+                removed => removed.map_err(kernel_failed("remove a link")),
+            },
             Ok(None) | Err(Error::AlreadyExists { .. }) => Ok(()),
             Err(error) => Err(error),
         }
