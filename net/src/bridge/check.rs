@@ -30,7 +30,10 @@ pub(super) fn check(
     of_port(&mut netlink, &site, &place, bridge, &mut faults)?;
     match Inside::find(ns, &place.wanted.name)? {
         Some(mut inside) => faults.extend(inside.faults(&place.wanted)?),
-        None => faults.push(format!("interface '{}' in the container is gone", place.wanted.name)),
+        None => faults.push(format!(
+            "interface '{}' in the container is gone, which a restart of the container mends",
+            place.wanted.name
+        )),
     }
     faults.extend(driver.firewall.missing(&site.ground, Some(&place.guarded))?);
     if faults.is_empty() {
@@ -87,7 +90,7 @@ fn of_port(
     let name = &place.veth;
     let link = link::by_name(netlink, name.as_str())?;
     let Some(link) = link.filter(|link| link.mark() == Some(place.mark)) else {
-        faults.push(format!("link '{name}' is gone"));
+        faults.push(format!("link '{name}' is gone, which a restart of the container mends"));
         return Ok(());
     };
     if !link.up {
