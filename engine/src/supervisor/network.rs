@@ -141,7 +141,8 @@ impl<'e> Sandbox<'e> {
     fn connect_all(&mut self) -> Result<()> {
         // What an earlier run of the container could not take away.
         self.networks.release(self.container.id(), false)?;
-        let namespace = sys::network_namespace().map_err(Error::io(|| "make a network namespace"))?;
+        let namespace = sys::network_namespace()
+            .map_err(Error::io(|| "make a network namespace, which takes CAP_SYS_ADMIN and CAP_NET_ADMIN"))?;
         self.namespace = Some(namespace);
         hit("network.namespace")?;
         let record = |connection: &Connection| self.networks.of_id(&connection.network, &connection.name);
