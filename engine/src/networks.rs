@@ -27,9 +27,10 @@ mod unpublished;
 mod wish;
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{fmt, fs, io};
 
 use mica_archive::Digest;
 use mica_core::network::{Network, NetworkId, OwnerId, Raised};
@@ -221,6 +222,12 @@ impl Networks {
         let digest = Digest::of(format!("{}:{name}", self.owner()?).as_bytes());
         Ok(NetworkId::from_bytes(std::array::from_fn(|at| digest.bytes()[at])))
     }
+}
+
+/// Which network namespace the calling thread is in: the device and the inode of its file.
+fn here() -> io::Result<(u64, u64)> {
+    let file = fs::metadata("/proc/thread-self/ns/net")?;
+    Ok((file.dev(), file.ino()))
 }
 
 /// Whether the engine has a network of this name by itself.

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use mica_core::network::{HostChange, NetworkId};
 
-use super::{NetworkRecord, Networks, all};
+use super::{NetworkRecord, Networks, all, here};
 use crate::container::link;
 use crate::supervisor::wire::Request;
 use crate::{Error, Result, root};
-
-const NAMESPACE: &str = "/proc/self/ns/net";
 
 impl Networks {
     /// Brings back what somebody took from all endpoints at once, as who flushes the host's rules does. One network of each driver
@@ -42,20 +39,21 @@ impl Networks {
         all(failures).map(|()| changes)
     }
 
-    /// Whether networks were made to stand in the network namespace of this process.
+    /// Whether networks were made to stand in the network namespace of the calling thread.
     fn stand_here(&self) -> Result<bool> {
         if !self.root.owner().exists() {
             return Ok(false);
         }
         let noted = root::read_optional(&self.run()?.join("namespace"), 64)?;
-        Ok(noted.is_some_and(|noted| namespace().is_ok_and(|here| noted == here.as_bytes())))
+        let here = here().map_err(Error::io(|| "look at the network namespace"))?;
+        Ok(noted.is_some_and(|noted| noted == text(here).as_bytes()))
     }
 
     /// Notes that networks stand in the network namespace of this process.
     pub(super) fn note_namespace(&self) -> Result<()> {
         let path = self.run()?.join("namespace");
         let noted = || {
-            let here = namespace()?;
+            let here = text(here()?);
             match fs::read(&path) {
                 Ok(noted) if noted == here.as_bytes() => Ok(()),
                 _ => fs::write(&path, here),
@@ -94,8 +92,6 @@ impl Networks {
     }
 }
 
-/// What tells the network namespace of this process from others.
-fn namespace() -> std::io::Result<String> {
-    let file = fs::metadata(NAMESPACE)?;
-    Ok(format!("{} {}\n", file.dev(), file.ino()))
+fn text((device, inode): (u64, u64)) -> String {
+    format!("{device} {inode}\n")
 }

@@ -1,7 +1,7 @@
 //! Endpoints of containers that are no engine's: of those a network namespace is known, and nothing else.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -40,10 +40,10 @@ impl Outside {
         let file = File::open(path).map_err(Error::io(failed))?;
         let is_namespace = fstatfs(file.as_fd()).map_err(|e| Error::io(failed)(e.into()))?.f_type == NSFS;
         let outside = Self::of(path, &file).map_err(Error::io(failed))?;
-        let own = fs::metadata("/proc/thread-self/ns/net").map_err(Error::io(failed))?;
+        let own = super::here().map_err(Error::io(failed))?;
         match is_namespace {
             false => Err(Error::Invalid(format!("'{shown}' is no network namespace"))),
-            true if (own.dev(), own.ino()) == (outside.device, outside.inode) => {
+            true if own == (outside.device, outside.inode) => {
                 Err(Error::Invalid(format!("'{shown}' is the host's own network namespace")))
             }
             true => Ok((file, outside)),
