@@ -150,7 +150,9 @@ impl<'e> Sandbox<'e> {
         let all: Vec<&NetworkRecord> = networks.iter().collect();
         let elected = Elected::among(&all, &self.connections);
         let networking = &self.container.record().settings.networking;
-        self.notes.extend(self.networks.unpublished(networking, &elected, &all)?);
+        let unpublished = self.networks.unpublished(networking, &elected, &all)?;
+        self.notes.retain(|note| !unpublished.contains(note));
+        self.notes.extend(unpublished);
         self.publish(self.publishing(&elected, &all)?)?;
         hit("network.reserved")?;
         for (network, connection) in networks.into_iter().zip(self.connections.clone()) {
