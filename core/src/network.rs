@@ -55,7 +55,8 @@
 //!
 //! *The host* is the network namespace that the calling thread is in, and not that of process 1: a whole host can be
 //! played inside a namespace. A thread that returns from a call is in the namespace in which it entered it, after an
-//! error too; the safe way is a thread that enters the other one, does its work and ends.
+//! error too. The safe way is a thread that enters the other one, does its work and ends; who goes there and back on the
+//! calling thread makes sure first that it may come back.
 //!
 //! The container's namespace may belong to a user namespace, whose root owns the objects in it. It is empty but for
 //! `lo`, or holds endpoints of other networks, which a driver leaves alone, and anything a container's own root put
