@@ -15,6 +15,7 @@ mod terminal;
 pub(super) mod wish;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -102,10 +103,13 @@ pub(crate) struct Create {
     command: flags::ImageAndCommand,
 }
 
+/// What scripts ask again and again looks at networks no more often than this.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// Does it.
 pub(crate) fn run(engine: &Engine, command: ContainerCommand) -> Outcome {
     if matches!(command, ContainerCommand::Ps(_) | ContainerCommand::Inspect(_) | ContainerCommand::Port(_)) {
-        super::network::mend_lost(engine);
+        super::network::mend_lost(engine, LOOK);
     }
     match command {
         ContainerCommand::Run(flags) => life::run(engine, *flags),

@@ -5,6 +5,7 @@ mod create;
 mod filter;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use mica_core::network::Family;
@@ -101,8 +102,9 @@ pub(crate) struct Remove {
 
 /// Does it.
 pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkCommand) -> Outcome {
-    if !matches!(command, NetworkVerb::Check(_)) {
-        mend_lost(engine);
+    // Whoever changes something hears of what is wrong by that.
+    if matches!(command, NetworkVerb::Ls(_) | NetworkVerb::Inspect(_)) {
+        mend_lost(engine, Duration::ZERO);
     }
     match command {
         NetworkVerb::Check(flags) => return check(engine, &flags),
@@ -119,8 +121,8 @@ pub(crate) fn run(engine: &Engine, NetworkCommand::Network { command }: NetworkC
 
 /// Whoever looks at networks has them stand again after somebody flushed the host's rules. That it could not be done is no reason
 /// not to look.
-pub(crate) fn mend_lost(engine: &Engine) {
-    match engine.networks().mend_lost() {
+pub(crate) fn mend_lost(engine: &Engine, within: Duration) {
+    match engine.networks().mend_lost(within) {
         Ok(changes) => changes.iter().for_each(|change| print::warning(&change.to_string())),
         Err(error) => print::warning(&format!("networks: {error}; see 'mica network check'")),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use mica_core::network::{HostChange, NetworkId};
 
@@ -12,11 +13,12 @@ use crate::{Error, Result, root};
 
 impl Networks {
     /// Brings back what somebody took from all endpoints at once, as who flushes the host's rules does. One network of each driver
-    /// that has endpoints is looked at. Answers what that changed of the host.
+    /// that has endpoints is looked at, unless some network was within this time: under iptables a look takes as long as the ten programs
+    /// that it starts. Answers what that changed of the host.
     ///
     /// In another network namespace than the networks are in nothing is looked at, let alone made.
-    pub fn mend_lost(&self) -> Result<Vec<HostChange>> {
-        if !self.stand_here()? {
+    pub fn mend_lost(&self, within: Duration) -> Result<Vec<HostChange>> {
+        if !self.stand_here(within)? {
             return Ok(Vec::new());
         }
         let mut used = BTreeMap::new();
@@ -39,27 +41,27 @@ impl Networks {
         all(failures).map(|()| changes)
     }
 
-    /// Whether networks were made to stand in the network namespace of the calling thread.
-    fn stand_here(&self) -> Result<bool> {
+    /// Whether networks were made to stand in the network namespace of the calling thread, and none was looked at within this time.
+    fn stand_here(&self, within: Duration) -> Result<bool> {
         if !self.root.owner().exists() {
             return Ok(false);
         }
-        let noted = root::read_optional(&self.run()?.join("namespace"), 64)?;
+        let path = self.run()?.join("namespace");
+        let age = fs::metadata(&path).and_then(|file| file.modified()).map(|time| time.elapsed());
+        // A clock that was set back says nothing.
+        if matches!(age, Ok(Ok(age)) if age < within) {
+            return Ok(false);
+        }
+        let noted = root::read_optional(&path, 64)?;
         let here = here().map_err(Error::io(|| "look at the network namespace"))?;
         Ok(noted.is_some_and(|noted| noted == text(here).as_bytes()))
     }
 
-    /// Notes that networks stand in the network namespace of this process.
+    /// Notes that networks stand in the network namespace of the calling thread, and were looked at now.
     pub(super) fn note_namespace(&self) -> Result<()> {
         let path = self.run()?.join("namespace");
-        let noted = || {
-            let here = text(here()?);
-            match fs::read(&path) {
-                Ok(noted) if noted == here.as_bytes() => Ok(()),
-                _ => fs::write(&path, here),
-            }
-        };
-        noted().map_err(Error::io(|| format!("write '{}'", path.display())))
+        let noted = here().and_then(|here| fs::write(&path, text(here)));
+        noted.map_err(Error::io(|| format!("write '{}'", path.display())))
     }
 
     /// After `up` had to make anew what endpoints share: every endpoint of this driver may have lost its part of it, and gets that

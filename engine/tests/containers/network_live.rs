@@ -255,8 +255,19 @@ fn rules_that_were_flushed_come_back_with_the_next_look_the_next_container_and_a
             bed.sh(&["--network", "back"], "true");
             assert_reached("the next container");
         }
-        for look in [&["ps"][..], &["port", "c"], &["inspect", "c"], &["network", "ls"]] {
+        for look in [
+            &["ps"][..],
+            &["port", "c"],
+            &["inspect", "c"],
+            &["network", "ls"],
+            &["network", "inspect", "back"],
+        ] {
             host("nft", &["flush", "ruleset"]);
+            if look[0] != "network" {
+                bed.ok(look);
+                assert_eq!(rules(), "", "they looked a moment ago");
+                networks_were_looked_at_a_minute_ago(bed);
+            }
             bed.ok(look);
             assert_reached(&look.join(" "));
         }
@@ -273,6 +284,14 @@ fn rules_that_were_flushed_come_back_with_the_next_look_the_next_container_and_a
     });
 }
 
+fn networks_were_looked_at_a_minute_ago(bed: &Bed) {
+    let owner = std::fs::read_to_string(bed.root().join("owner")).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let note = format!("/run/mica/{}/{}/namespace", owner.trim(), boot.trim());
+    let note = std::fs::File::options().write(true).open(note).unwrap();
+    note.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).unwrap();
+}
+
 #[test]
 fn who_looks_from_another_network_namespace_makes_nothing_there() {
     once(|bed| {
@@ -280,7 +299,7 @@ fn who_looks_from_another_network_namespace_makes_nothing_there() {
         std::thread::scope(|scope| {
             let elsewhere = scope.spawn(|| {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                bed.ok(&["ps"]);
+                bed.ok(&["network", "ls"]);
                 assert_eq!(rules(), "");
                 let links =
                     Command::new("ip").args(["-o", "link", "show", "type", "bridge"]).output().unwrap();
